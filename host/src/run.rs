@@ -1,0 +1,97 @@
+//! POSIX processes for an instrumented WASI command.
+//!
+//! A process is a store, an instance and a thread. `kernel_fork` unwinds the caller's stack; once the root
+//! export has returned, the driver builds the child from a fresh instance with the caller's memory and open file
+//! descriptions, rewinds both, and the import answers with the child's pid here and 0 there.
+
+mod kernel;
+mod process;
+
+use std::sync::{Arc, OnceLock};
+
+use wasmtime::{Engine, ExternType, Module, Result, bail, error::Context as _, format_err};
+
+use crate::engine::{Settings, engine};
+use crate::process::{INIT, Pid, ProcessTable, Status};
+use crate::protocol;
+use crate::wasi;
+
+/// What to run and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `argv`, the program's name first.
+    pub args: Vec<String>,
+    /// The environment, as `NAME=value`.
+    pub env: Vec<String>,
+    /// Directories to open: (host path, guest path).
+    pub dirs: Vec<(String, String)>,
+    /// The module with the resume functions, compiled at the first fork: binary or text.
+    pub resume: Option<Vec<u8>>,
+    /// Bytes of the fork buffer at first; it grows when a stack does not fit.
+    pub buffer: u64,
+    /// Bytes of stack for a process's wasm code.
+    pub stack: usize,
+    /// Optimise compiled code.
+    pub optimize: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let (args, env, dirs) = (Vec::new(), Vec::new(), Vec::new());
+        Self { args, env, dirs, resume: None, buffer: 1 << 20, stack: 16 << 20, optimize: true }
+    }
+}
+
+/// What all processes of a program share.
+struct Kernel {
+    engine: Engine,
+    module: Module,
+    resume: Option<Vec<u8>>,
+    compiled_resume: OnceLock<Result<Module, String>>,
+    table: ProcessTable,
+    options: Options,
+    /// Pointers have 64 bits.
+    wide: bool,
+    /// The name of the export that is the program's memory.
+    memory: String,
+}
+
+impl Kernel {
+    fn resume_module(&self) -> Result<Option<Module>> {
+        let Some(bytes) = &self.resume else { return Ok(None) };
+        let compile = || Module::new(&self.engine, bytes).map_err(|error| format!("{error:?}"));
+        let module = self.compiled_resume.get_or_init(compile);
+        module.clone().map(Some).map_err(|error| format_err!("cannot compile the resume module: {error}"))
+    }
+}
+
+/// Runs a program until it and all its descendants have ended; the status of the first process.
+///
+/// `wasm` is a module in binary or text form. Standard input and output are those of the host.
+pub fn run(wasm: &[u8], options: Options) -> Result<Status> {
+    let settings = Settings { optimize: options.optimize, fuel: false, epochs: false, stack: options.stack };
+    let engine = engine(settings)?;
+    let module = Module::new(&engine, wasm)?;
+    let Some((memory, wide)) = protocol::choose_memory(&module, "memory") else {
+        bail!("the program exports no memory");
+    };
+    if !matches!(module.get_export("_start"), Some(ExternType::Func(_))) {
+        bail!("the program exports no function _start");
+    }
+    kernel::check_imports(&module, wide)?;
+
+    let mut wasi = wasi::State::new(wasi::Stdio::Inherit, &options.dirs)?;
+    wasi.args = options.args.clone();
+    wasi.env = options.env.clone();
+    let table = ProcessTable::default();
+    let resume = options.resume.clone();
+    let kernel = Kernel { engine, module, resume, compiled_resume: OnceLock::new(), table, options, wide, memory };
+    let kernel = Arc::new(kernel);
+
+    let pid: Pid = kernel.table.spawn(INIT);
+    let first = process::Process::first(kernel.clone(), pid, wasi)?;
+    let thread = first.start().context("cannot start a thread")?;
+    let status = thread.join().map_err(|_| format_err!("the host panicked in process {pid}"))?;
+    kernel.table.wait_for_all();
+    Ok(status)
+}
