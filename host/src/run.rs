@@ -7,6 +7,8 @@
 mod kernel;
 mod process;
 
+pub(crate) use kernel::unsigned;
+
 use std::sync::{Arc, OnceLock};
 
 use wasmtime::{Engine, ExternType, Module, Result, bail, error::Context as _, format_err};
