@@ -1,0 +1,64 @@
+# make demo: see a C program fork in WebAssembly. make test: everything that must hold. Both set up what they need.
+
+# Third-party sources, their builds, and tools: outside of the tree if this is set.
+export FORK_INSTRUMENT_DEPS ?= $(CURDIR)/third_party
+
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
+NODE := $(FORK_INSTRUMENT_DEPS)/node-26.10.0/bin/node
+REFERENCES := $(TARGET)/snapshot-references
+
+.PHONY: help setup tools build demo test check test-rust test-node test-programs bench fuzz clean distclean
+
+help:
+	@echo "make setup   packages and Binaryen's source       make demo    a C program that forks"
+	@echo "make build   wasm-opt and the hosts, optimised    make test    all tests"
+	@echo "make bench   speed and size                       make fuzz    random programs until interrupted"
+	@echo "make clean   what cargo built                     make distclean    third-party files too"
+
+setup:
+	scripts/install-packages
+	scripts/fetch-binaryen
+
+tools: setup
+	scripts/fetch-test-tools
+
+build: setup
+	cargo build --release --workspace --bins
+
+demo:
+	scripts/demo
+
+test: check test-rust test-node test-programs
+
+# Formatting and lints.
+check: tools
+	cargo fmt --all --check
+	clang-format --dry-run -Werror $(wildcard cpp/*.h cpp/*.cpp)
+	cargo clippy --workspace --all-targets -- -D warnings
+
+# Afterwards every snapshot must have been compared with something.
+test-rust: tools
+	@mkdir -p $(TARGET)
+	@rm -f $(REFERENCES)
+	INSTA_UPDATE=no INSTA_SNAPSHOT_REFERENCES_FILE=$(REFERENCES) cargo test --workspace
+	scripts/check-snapshots $(REFERENCES)
+
+test-node: tools
+	$(NODE) --test tests/node/*.test.mjs
+
+# The examples and the real programs, on both engines. AT=1000000 forks at every call.
+test-programs: tools build
+	scripts/test-programs
+
+bench: tools build
+	cargo bench --workspace
+
+# The generator's long run: FUZZ_ARGS picks seeds and counts.
+fuzz: tools
+	cargo run --release -p fork-host --bin fork-fuzz -- $(FUZZ_ARGS)
+
+clean:
+	cargo clean
+
+distclean: clean
+	rm -rf third_party
