@@ -43,6 +43,7 @@ pub fn engine(settings: Settings) -> Result<Engine> {
         .cranelift_opt_level(if settings.optimize { OptLevel::Speed } else { OptLevel::None })
         .consume_fuel(settings.fuel)
         .epoch_interruption(settings.epochs)
+        .async_stack_size(settings.stack + HOST_STACK)
         .max_wasm_stack(settings.stack);
     Engine::new(&config)
 }

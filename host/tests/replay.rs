@@ -147,7 +147,7 @@ fn runs_that_differ_are_told_apart() {
         (changed("(local.get $x)))", "(unreachable)))"), "ended with Trapped(\"wasm trap: wasm `unreachable`"),
         (changed("(call $log (local.get $x))", "(call $log (i32.const 1))"), "event 1 is log.i32([i32:1])"),
         (changed("const 64", "const 65"), "memory memory at 0x40"),
-        (changed("(i32.const 1))\n      (call $log", "(i32.const 2))\n      (call $log"), "global calls is i32:6"),
+        (changed("(i32.const 1)))\n      (call $log", "(i32.const 2)))\n      (call $log"), "global calls is i32:6"),
         (changed("(i32.const 3))))\n    (local.get", "(i32.const 2))))\n    (local.get"), "2 entry calls instead of 3"),
     ];
     for (outcome, expected) in cases {
@@ -184,7 +184,7 @@ fn resume_functions_come_from_a_second_module() {
         (import "wpk_fork" "state" (global $state (mut i32)))
         (import "wpk_fork" "memory" (memory 1))
         (import "wpk_fork" "resumes" (table $resumes 1 funcref))
-        (elem (table $resumes) (i32.const 0) $resume)
+        (elem (table $resumes) (i32.const 0) func $resume)
         (func $resume (result i32) (i32.add (call $fork) (i32.const 1))))"#;
     let reference = plain(original);
     for schedule in SCHEDULES {

@@ -1,0 +1,79 @@
+//! The command fork-run, on a program that was instrumented by hand.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// The program for pointers of either width; `child` goes before the child's exit, `done` is the exit code.
+fn program(wide: bool, child: &str, done: &str) -> String {
+    let (ptr, size) = if wide { ("i64", "8") } else { ("i32", "4") };
+    let text = include_str!("wat/pipe_forked.wat").replace("CHILD", child).replace("DONE", done);
+    text.replace("PTR", ptr).replace("offset=P ", &format!("offset={size} "))
+}
+
+/// The parent's exit code if the child's status is the expected one.
+fn check(status: i32) -> String {
+    format!("(select (i32.const 3) (i32.const 99) (i32.eq (i32.load (PTR.const 72)) (i32.const {status})))")
+}
+
+fn fork_run(name: &str, program: &str, options: &[&str]) -> Output {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.wat"));
+    std::fs::write(&path, program).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_fork-run")).args(options).arg(path).output().unwrap()
+}
+
+#[track_caller]
+fn assert_works(output: &Output) {
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "hello from the child\n");
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn parent_and_child_talk_through_a_pipe() {
+    for wide in [false, true] {
+        assert_works(&fork_run(&format!("pipe_{wide}"), &program(wide, "", &check(7 << 8)), &[]));
+    }
+}
+
+#[test]
+fn a_buffer_that_is_too_small_grows() {
+    for size in ["0", "20", "40", "79", "80"] {
+        assert_works(&fork_run(&format!("grow_{size}"), &program(false, "", &check(7 << 8)), &["--buffer", size]));
+    }
+}
+
+#[test]
+fn without_memory_for_a_buffer_fork_fails() {
+    let program = program(false, "", &check(7 << 8)).replace("i32 1)", "1 1)");
+    let output = fork_run("full", &program, &[]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "cannot fork\n");
+    assert_eq!(output.status.code(), Some(48));
+}
+
+#[test]
+fn a_trap_is_a_signal_to_the_parent() {
+    let output = fork_run("trap", &program(false, "(unreachable)", &check(6)), &[]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("was killed by signal 6"));
+    let output = fork_run("first_trap", &program(false, "", "(i32.load (i32.const -1))"), &[]);
+    assert_eq!(output.status.code(), Some(128 + 11));
+}
+
+#[test]
+fn the_child_knows_its_parent() {
+    let child = "(if (i32.ne (call $getpid) (i32.add (call $getppid) (i32.const 1))) (then (unreachable)))";
+    assert_works(&fork_run("pids", &program(false, child, &check(7 << 8)), &[]));
+}
+
+#[test]
+fn unknown_imports_are_listed() {
+    let program = r#"(module
+        (import "env" "mystery" (func (param i32)))
+        (import "wasi_snapshot_preview1" "fd_close" (func (param i64) (result i32)))
+        (memory (export "memory") 1)
+        (func (export "_start")))"#;
+    let output = fork_run("unknown", program, &[]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(stderr.contains("env.mystery") && stderr.contains("fd_close"), "{stderr}");
+}
