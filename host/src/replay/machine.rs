@@ -155,8 +155,8 @@ impl Machine {
         self.store.data_mut().journal.area = match (grown, spec.buffer_at) {
             (Some(address), _) => {
                 let end = memory.data_size(&self.store) as u64;
-                let holes = vec![address..end];
-                Some(Area { buffer: at(address, spec.buffer), limit: address + kept, holes })
+                let hole = address..end;
+                Some(Area { buffer: at(address, spec.buffer), limit: address + kept, holes: vec![hole] })
             }
             (None, Some(address)) => {
                 let limit = address + spec.buffer;

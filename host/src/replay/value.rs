@@ -68,7 +68,7 @@ impl Value {
                 Ok(Some(value)) => Value::I31(value.get_i32()),
                 _ => Value::Reference,
             },
-            val => match val.clone().ref_() {
+            val => match val.ref_() {
                 Some(reference) if reference.is_null() => Value::Null,
                 _ => Value::Reference,
             },

@@ -1,0 +1,144 @@
+#include "analyses.h"
+
+#include "cfg/liveness-traversal.h"
+#include "fork-instrument/src/ir/ffi.rs.h"
+#include "ir/effects.h"
+#include "ir/properties.h"
+#include "ir/utils.h"
+
+namespace fork_instrument {
+
+using namespace wasm;
+
+namespace {
+
+struct CallFinder : public PostWalker<CallFinder, UnifiedExpressionVisitor<CallFinder>> {
+  bool found = false;
+  void visitExpression(Expression* curr) {
+    if (curr->is<Call>() || curr->is<CallIndirect>() || curr->is<CallRef>()) {
+      found = true;
+    }
+  }
+};
+
+// Generativity looks calls' annotations up in a function; calls are never recomputed, so an empty one will do.
+Function* no_annotations() {
+  static Function function;
+  return &function;
+}
+
+PassOptions strict_options() { return PassOptions::getWithoutOptimization(); }
+
+Effects summarize(const EffectAnalyzer& analyzer, bool generative, bool calls) {
+  Effects out;
+  out.calls = calls || analyzer.calls;
+  out.generative = generative;
+  out.traps = analyzer.trap;
+  out.side_effects = analyzer.hasNonTrapSideEffects() || analyzer.danglingPop;
+  out.reads_mutable_state = analyzer.readsMutableGlobalState() || analyzer.hasSynchronization();
+  for (auto local : analyzer.localsRead) {
+    out.reads.push_back(local);
+  }
+  for (auto local : analyzer.localsWritten) {
+    out.writes.push_back(local);
+  }
+  return out;
+}
+
+} // namespace
+
+Effects effects(Module& module, size_t address) {
+  auto* expression = as_expression(address);
+  EffectAnalyzer analyzer(strict_options(), module, expression);
+  CallFinder finder;
+  finder.walk(expression);
+  return summarize(analyzer, Properties::isGenerative(expression, no_annotations(), module), finder.found);
+}
+
+Effects shallow_effects(Module& module, size_t address) {
+  auto* expression = as_expression(address);
+  EffectAnalyzer analyzer(strict_options(), module);
+  analyzer.visit(expression);
+  return summarize(analyzer, Properties::isShallowlyGenerative(expression, no_annotations(), module), false);
+}
+
+uint64_t hash_expression(size_t expression) { return ExpressionAnalyzer::hash(as_expression(expression)); }
+
+bool equal_expressions(size_t left, size_t right) {
+  return ExpressionAnalyzer::equal(as_expression(left), as_expression(right));
+}
+
+namespace {
+
+// Marks the position of every call among a basic block's reads and writes.
+struct Walker : public LivenessWalker<Walker, Visitor<Walker>> {
+  void mark(Expression* call) {
+    if (currBasicBlock) {
+      currBasicBlock->contents.actions.emplace_back(getCurrentPointer());
+      calls.emplace_back(call, currBasicBlock, currBasicBlock->contents.actions.size());
+    }
+  }
+  void visitCall(Call* curr) { mark(curr); }
+  void visitCallIndirect(CallIndirect* curr) { mark(curr); }
+  void visitCallRef(CallRef* curr) { mark(curr); }
+
+  struct Mark {
+    Expression* call;
+    BasicBlock* block;
+    size_t action;
+  };
+  std::vector<Mark> calls;
+};
+
+} // namespace
+
+LivenessAtCalls::LivenessAtCalls(Module& module, Function& func) {
+  Walker walker;
+  walker.walkFunctionInModule(&func, &module);
+  std::unordered_map<void*, uint32_t> numbers;
+  for (auto& mark : walker.calls) {
+    if (!walker.liveBlocks.count(mark.block)) {
+      continue;
+    }
+    auto [found, added] = numbers.emplace(mark.block, blocks.size());
+    if (added) {
+      auto& block = blocks.emplace_back();
+      for (auto& action : mark.block->contents.actions) {
+        block.actions.push_back({action.isOther() ? UINT32_MAX : action.index, action.isGet()});
+      }
+      auto& end = mark.block->contents.end;
+      block.live_at_end.assign(end.begin(), end.end());
+    }
+    positions.emplace(as_address(mark.call), Position{found->second, uint32_t(mark.action)});
+  }
+}
+
+rust::Vec<uint32_t> LivenessAtCalls::after(size_t call) const {
+  auto position = positions.at(call);
+  auto& block = blocks[position.block];
+  std::set<uint32_t> live(block.live_at_end.begin(), block.live_at_end.end());
+  for (size_t i = block.actions.size(); i > position.action; i--) {
+    auto& action = block.actions[i - 1];
+    if (action.local == UINT32_MAX) {
+      continue;
+    }
+    if (action.get) {
+      live.insert(action.local);
+    } else {
+      live.erase(action.local);
+    }
+  }
+  rust::Vec<uint32_t> out;
+  for (auto local : live) {
+    out.push_back(local);
+  }
+  return out;
+}
+
+bool LivenessAtCalls::reachable(size_t call) const { return positions.count(call); }
+
+std::unique_ptr<LivenessAtCalls> liveness_at_calls(Module& module, Function& func) {
+  return std::make_unique<LivenessAtCalls>(module, func);
+}
+
+} // namespace fork_instrument

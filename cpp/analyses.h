@@ -1,0 +1,52 @@
+// Binaryen's analyses, asked about single expressions: effects, equality, liveness.
+#pragma once
+
+#include "bridge.h"
+
+namespace fork_instrument {
+
+struct Effects;
+
+// The effects of an expression and all below it. Traps count as effects whatever the pipeline assumes about them.
+Effects effects(Module& module, size_t expression);
+
+// The effects of the expression itself, its children left out.
+Effects shallow_effects(Module& module, size_t expression);
+
+// A hash under which expressions that are equal for the purposes of common subexpression elimination collide.
+uint64_t hash_expression(size_t expression);
+
+// Whether two expressions have the same structure and the same leaves.
+bool equal_expressions(size_t left, size_t right);
+
+// Where each local of a function is live, at the granularity of calls.
+class LivenessAtCalls {
+public:
+  LivenessAtCalls(Module& module, Function& func);
+
+  // Locals that may be read after the call returns, by its normal path or by a handler that it throws to, in
+  // ascending order. Must be asked with a call of the function that is not in unreachable code.
+  rust::Vec<uint32_t> after(size_t call) const;
+  // Whether control can reach the call.
+  bool reachable(size_t call) const;
+
+private:
+  struct Position {
+    uint32_t block;
+    uint32_t action;
+  };
+  struct Action {
+    uint32_t local;
+    bool get;
+  };
+  struct Block {
+    std::vector<Action> actions;
+    std::vector<uint32_t> live_at_end;
+  };
+  std::vector<Block> blocks;
+  std::unordered_map<size_t, Position> positions;
+};
+
+std::unique_ptr<LivenessAtCalls> liveness_at_calls(Module& module, Function& func);
+
+} // namespace fork_instrument

@@ -1,0 +1,25 @@
+// What every concern of the shim shares: the handles that cross to Rust and the row types' forward declarations.
+//
+// Rust sees Binaryen's classes as opaque types and expressions as addresses (`size_t`), because rows of a shared
+// struct cannot hold raw pointers. Functions that can throw (Binaryen's Fatal() throws in this build) are declared
+// `Result` on the Rust side.
+#pragma once
+
+#include "pass.h"
+#include "rust/cxx.h"
+#include "wasm.h"
+
+namespace fork_instrument {
+
+using wasm::Expression;
+using wasm::Function;
+using wasm::Module;
+using wasm::Pass;
+
+inline Expression* as_expression(size_t address) { return reinterpret_cast<Expression*>(address); }
+inline size_t as_address(Expression* expression) { return reinterpret_cast<size_t>(expression); }
+inline wasm::Name as_name(rust::Str text) { return wasm::Name(std::string_view(text.data(), text.size())); }
+inline std::string as_string(rust::Str text) { return std::string(text.data(), text.size()); }
+inline rust::String to_rust(wasm::Name name) { return rust::String::lossy(name.str.data(), name.str.size()); }
+
+} // namespace fork_instrument

@@ -1,0 +1,471 @@
+#include "module.h"
+
+#include "fork-instrument/src/ir/ffi.rs.h"
+#include "ir/find_all.h"
+#include "ir/module-utils.h"
+#include "ir/names.h"
+#include "ir/table-utils.h"
+#include "ir/utils.h"
+#include "parser/wat-parser.h"
+#include "support/threads.h"
+#include "wasm-builder.h"
+
+namespace fork_instrument {
+
+using namespace wasm;
+
+ModuleFacts module_facts(const Module& module) {
+  ModuleFacts facts;
+  facts.start = module.start.is() ? to_rust(module.start) : rust::String();
+  facts.reference_types = module.features.hasReferenceTypes();
+  facts.bulk_memory = module.features.hasBulkMemoryOpt();
+  facts.exceptions = module.features.hasExceptionHandling();
+  facts.multivalue = module.features.hasMultivalue();
+  facts.has_dylink = bool(module.dylinkSection);
+  return facts;
+}
+
+rust::Vec<FunctionRow> list_functions(const Module& module) {
+  rust::Vec<FunctionRow> rows;
+  for (auto& func : module.functions) {
+    FunctionRow row;
+    row.name = to_rust(func->name);
+    row.imported = func->imported();
+    row.module = row.imported ? to_rust(func->module) : rust::String();
+    row.base = row.imported ? to_rust(func->base) : rust::String();
+    row.heap_type = func->type.getHeapType().getID();
+    row.params = func->getParams().getID();
+    row.results = func->getResults().getID();
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+rust::Vec<ExportRow> list_exports(const Module& module) {
+  rust::Vec<ExportRow> rows;
+  for (auto& exported : module.exports) {
+    auto* internal = exported->getInternalName();
+    rows.push_back({to_rust(exported->name), uint32_t(exported->kind), internal ? to_rust(*internal) : rust::String()});
+  }
+  return rows;
+}
+
+rust::Vec<GlobalRow> list_globals(const Module& module) {
+  rust::Vec<GlobalRow> rows;
+  for (auto& global : module.globals) {
+    rows.push_back({to_rust(global->name), global->imported(), global->mutable_, global->type.getID()});
+  }
+  return rows;
+}
+
+rust::Vec<MemoryRow> list_memories(const Module& module) {
+  rust::Vec<MemoryRow> rows;
+  for (auto& memory : module.memories) {
+    rows.push_back({to_rust(memory->name), memory->imported(), memory->is64(), memory->shared});
+  }
+  return rows;
+}
+
+rust::Vec<TableRow> list_tables(const Module& module) {
+  rust::Vec<TableRow> rows;
+  for (auto& table : module.tables) {
+    rows.push_back({to_rust(table->name), table->imported(), table->is64(), table->type.isFunction()});
+  }
+  return rows;
+}
+
+rust::Vec<Reference> list_references(Module& module) {
+  rust::Vec<Reference> rows;
+  auto add = [&](Expression* expression, Name table) {
+    for (auto* ref : FindAll<RefFunc>(expression).list) {
+      rows.push_back({table.is() ? to_rust(table) : rust::String(), to_rust(ref->func)});
+    }
+  };
+  for (auto& segment : module.elementSegments) {
+    for (auto* item : segment->data) {
+      add(item, segment->table);
+    }
+  }
+  for (auto& table : module.tables) {
+    if (table->init) {
+      add(table->init, table->name);
+    }
+  }
+  for (auto& global : module.globals) {
+    if (!global->imported()) {
+      add(global->init, Name());
+    }
+  }
+  return rows;
+}
+
+namespace {
+
+enum class Kind : uint32_t { Call, CallIndirect, CallRef, RefFunc, TableWrite, GlobalWrite };
+
+// Collects what one body calls, refers to and writes.
+struct CallCollector : public PostWalker<CallCollector> {
+  std::vector<CallSite>& sites;
+  explicit CallCollector(std::vector<CallSite>& sites) : sites(sites) {}
+
+  void add(Kind kind, Name target, bool is_return = false, size_t heap_type = 0) {
+    CallSite site;
+    site.caller = 0;
+    site.kind = uint32_t(kind);
+    site.target = target.is() ? to_rust(target) : rust::String();
+    site.is_return = is_return;
+    site.heap_type = heap_type;
+    sites.push_back(std::move(site));
+  }
+  void visitCall(Call* curr) { add(Kind::Call, curr->target, curr->isReturn); }
+  void visitCallIndirect(CallIndirect* curr) {
+    add(Kind::CallIndirect, curr->table, curr->isReturn, curr->heapType.getID());
+  }
+  void visitCallRef(CallRef* curr) {
+    auto type = curr->target->type;
+    if (type.isRef() && type.getHeapType().isSignature()) {
+      add(Kind::CallRef, Name(), curr->isReturn, type.getHeapType().getID());
+    }
+  }
+  void visitRefFunc(RefFunc* curr) { add(Kind::RefFunc, curr->func); }
+  void visitGlobalSet(GlobalSet* curr) {
+    if (curr->value->type.isRef()) {
+      add(Kind::GlobalWrite, curr->name);
+    }
+  }
+  void visitTableSet(TableSet* curr) { add(Kind::TableWrite, curr->table); }
+  void visitTableGrow(TableGrow* curr) { add(Kind::TableWrite, curr->table); }
+  void visitTableFill(TableFill* curr) { add(Kind::TableWrite, curr->table); }
+  void visitTableCopy(TableCopy* curr) { add(Kind::TableWrite, curr->destTable); }
+  void visitTableInit(TableInit* curr) { add(Kind::TableWrite, curr->table); }
+};
+
+} // namespace
+
+CallSite describe_call(size_t call) {
+  std::vector<CallSite> sites;
+  CallCollector collector(sites);
+  auto* expression = as_expression(call);
+  if (auto* direct = expression->dynCast<Call>()) {
+    collector.visitCall(direct);
+  } else if (auto* indirect = expression->dynCast<CallIndirect>()) {
+    collector.visitCallIndirect(indirect);
+  } else {
+    collector.visitCallRef(expression->cast<CallRef>());
+  }
+  return std::move(sites.at(0));
+}
+
+rust::Vec<CallSite> list_calls(Module& module) {
+  ModuleUtils::ParallelFunctionAnalysis<std::vector<CallSite>> analysis(
+      module, [&](Function* func, std::vector<CallSite>& sites) {
+        if (!func->imported()) {
+          CallCollector(sites).walk(func->body);
+        }
+      });
+  rust::Vec<CallSite> rows;
+  for (uint32_t i = 0; i < module.functions.size(); i++) {
+    for (auto& site : analysis.map[module.functions[i].get()]) {
+      site.caller = i;
+      rows.push_back(std::move(site));
+    }
+  }
+  return rows;
+}
+
+bool is_sub_type(size_t callee, size_t expected) { return HeapType::isSubType(HeapType(callee), HeapType(expected)); }
+
+bool has_name_with_prefix(const Module& module, rust::Str text) {
+  auto prefix = as_string(text);
+  auto any = [&](auto& items) {
+    return std::any_of(items.begin(), items.end(), [&](auto& item) { return item->name.startsWith(std::string_view(prefix)); });
+  };
+  return any(module.functions) || any(module.globals) || any(module.tables) || any(module.memories) ||
+         any(module.elementSegments) || any(module.dataSegments) || any(module.tags);
+}
+
+void merge_text(Module& module, rust::Str text) {
+  Module parsed;
+  parsed.features = FeatureSet::All;
+  auto result = WATParser::parseModule(parsed, std::string_view(text.data(), text.size()));
+  if (auto* error = result.getErr()) {
+    throw std::runtime_error(error->msg);
+  }
+  for (auto& global : parsed.globals) {
+    if (!global->imported()) {
+      ModuleUtils::copyGlobal(global.get(), module);
+    }
+  }
+  for (auto& func : parsed.functions) {
+    if (!func->imported()) {
+      ModuleUtils::copyFunction(func.get(), module)->hasExplicitName = true;
+    }
+  }
+}
+
+void add_custom_section(Module& module, rust::Str name, rust::Slice<const uint8_t> data) {
+  CustomSection section;
+  section.name = as_string(name);
+  section.data.assign(data.begin(), data.end());
+  module.customSections.push_back(std::move(section));
+}
+
+rust::Vec<ImportRow> list_other_imports(const Module& module) {
+  rust::Vec<ImportRow> rows;
+  auto add = [&](auto& items, const char* kind) {
+    for (auto& item : items) {
+      if (item->imported()) {
+        auto name = item->module.toString() + "." + item->base.toString();
+        rows.push_back({rust::String::lossy(name), rust::String(kind)});
+      }
+    }
+  };
+  add(module.tables, "table");
+  add(module.memories, "memory");
+  add(module.globals, "global");
+  add(module.tags, "tag");
+  return rows;
+}
+
+bool has_function(const Module& module, rust::Str name) { return module.getFunctionOrNull(as_name(name)); }
+
+bool has_custom_section(const Module& module, rust::Str name) {
+  auto wanted = as_string(name);
+  return std::any_of(module.customSections.begin(), module.customSections.end(),
+                     [&](auto& section) { return section.name == wanted; });
+}
+
+void retarget_export(Module& module, rust::Str export_name, rust::Str function) {
+  module.getExport(as_name(export_name))->setInternalName(as_name(function));
+}
+
+void replace_references(Module& module, rust::Str function, rust::Str replacement) {
+  auto from = as_name(function);
+  auto to = as_name(replacement);
+  struct Replacer : public PostWalker<Replacer> {
+    Name from, to;
+    void visitRefFunc(RefFunc* curr) {
+      if (curr->func == from) {
+        curr->func = to;
+      }
+    }
+    void visitCall(Call* curr) {
+      if (curr->isReturn && curr->target == from) {
+        curr->target = to;
+      }
+    }
+  };
+  Replacer replacer;
+  replacer.from = from;
+  replacer.to = to;
+  for (auto& func : module.functions) {
+    if (!func->imported() && func->name != to) {
+      replacer.walk(func->body);
+    }
+  }
+  replacer.walkModuleCode(&module);
+  for (auto& exported : module.exports) {
+    if (exported->kind == ExternalKind::Function && *exported->getInternalName() == from) {
+      exported->setInternalName(to);
+    }
+  }
+}
+
+void add_resume_function(Module& module, const Function& original, rust::Str name) {
+  auto& like = const_cast<Function&>(original);
+  auto func = std::make_unique<Function>();
+  func->name = as_name(name);
+  func->hasExplicitName = true;
+  func->type = Type(HeapType(Signature(Type::none, like.getResults())), NonNullable, Exact);
+  for (Index i = 0; i < like.getNumLocals(); i++) {
+    func->vars.push_back(like.getLocalType(i));
+    if (like.hasLocalName(i)) {
+      func->setLocalName(i, like.getLocalName(i));
+    }
+  }
+  func->body = Builder(module).makeUnreachable();
+  module.addFunction(std::move(func));
+}
+
+void add_function_like(Module& module, const Function& like, rust::Str name) {
+  auto func = std::make_unique<Function>();
+  func->name = as_name(name);
+  func->hasExplicitName = true;
+  func->type = Type(like.type.getHeapType(), NonNullable, Exact);
+  func->body = Builder(module).makeUnreachable();
+  module.addFunction(std::move(func));
+}
+
+namespace {
+
+std::vector<Expression*> make_references(Module& module, rust::Slice<const rust::String> functions) {
+  Builder builder(module);
+  std::vector<Expression*> items;
+  for (auto& function : functions) {
+    items.push_back(builder.makeRefFunc(wasm::Name(std::string_view(function.data(), function.size()))));
+  }
+  return items;
+}
+
+Expression* make_offset(Module& module, const Table& table, uint64_t offset) {
+  return Builder(module).makeConst(Literal::makeFromInt64(offset, table.addressType));
+}
+
+} // namespace
+
+void add_function_table(Module& module, rust::Str text, rust::Slice<const rust::String> functions) {
+  auto name = as_name(text);
+  auto table = Builder::makeTable(name, Type(HeapType::func, Nullable), functions.size(), functions.size());
+  auto* added = module.addTable(std::move(table));
+  auto items = make_references(module, functions);
+  auto segment = std::make_unique<ElementSegment>(name, make_offset(module, *added, 0), added->type, items);
+  segment->name = name;
+  module.addElementSegment(std::move(segment));
+}
+
+uint64_t extend_function_table(Module& module, rust::Str text, rust::Slice<const rust::String> functions) {
+  auto* table = module.getTable(as_name(text));
+  uint64_t first = table->initial;
+  table->initial = first + functions.size();
+  if (table->hasMax()) {
+    table->max = std::max(uint64_t(table->max), uint64_t(table->initial));
+  }
+  auto items = make_references(module, functions);
+  auto segment =
+      std::make_unique<ElementSegment>(table->name, make_offset(module, *table, first), table->type, items);
+  segment->name = Names::getValidElementSegmentName(module, "fork.resume");
+  module.addElementSegment(std::move(segment));
+  return first;
+}
+
+Function* get_function(Module& module, rust::Str name) { return module.getFunction(as_name(name)); }
+
+rust::String function_name(const Function& func) { return to_rust(func.name); }
+
+uint32_t add_local(Function& func, size_t type, rust::Str text) {
+  auto index = Builder::addVar(&func, Type(type));
+  auto base = as_string(text);
+  auto name = Name(base);
+  for (int i = 1; func.hasLocalIndex(name); i++) {
+    name = Name(base + "." + std::to_string(i));
+  }
+  func.setLocalName(index, name);
+  return index;
+}
+
+rust::String local_name(Function& func, uint32_t index) { return to_rust(func.getLocalNameOrGeneric(index)); }
+
+rust::Vec<size_t> local_types(Function& func) {
+  rust::Vec<size_t> types;
+  for (Index i = 0; i < func.getNumLocals(); i++) {
+    types.push_back(func.getLocalType(i).getID());
+  }
+  return types;
+}
+
+rust::Vec<size_t> type_components(size_t id) {
+  rust::Vec<size_t> components;
+  auto type = Type(id);
+  if (type.isConcrete()) {
+    for (const auto& component : type) {
+      components.push_back(component.getID());
+    }
+  }
+  return components;
+}
+
+bool is_defaultable(size_t type) { return Type(type).isDefaultable(); }
+bool is_reference(size_t type) { return Type(type).isRef(); }
+
+rust::String print_type(Module& module, size_t type) {
+  std::stringstream text;
+  text << ModuleType(module, Type(type));
+  auto string = text.str();
+  return rust::String::lossy(string.data(), string.size());
+}
+
+void for_each_function(Pass& pass, Module& module, rust::Slice<const rust::String> functions,
+                       const FunctionTask& task) {
+  std::vector<Function*> targets;
+  for (auto& name : functions) {
+    targets.push_back(module.getFunction(wasm::Name(std::string_view(name.data(), name.size()))));
+  }
+  std::atomic<size_t> next{0};
+  auto* pool = ThreadPool::get();
+  std::vector<std::function<ThreadWorkState()>> workers;
+  for (size_t i = 0; i < pool->size(); i++) {
+    workers.push_back([&]() {
+      auto index = next.fetch_add(1);
+      if (index >= targets.size()) {
+        return ThreadWorkState::Finished;
+      }
+      run_function_task(task, index, *targets[index]);
+      return ThreadWorkState::More;
+    });
+  }
+  pool->work(workers);
+}
+
+void run_on_functions(Pass& pass, Module& module, rust::Slice<const rust::String> functions,
+                      rust::Slice<const rust::String> passes) {
+  std::vector<Function*> targets;
+  for (auto& name : functions) {
+    targets.push_back(module.getFunction(wasm::Name(std::string_view(name.data(), name.size()))));
+  }
+  std::atomic<size_t> next{0};
+  auto* pool = ThreadPool::get();
+  std::vector<std::function<ThreadWorkState()>> workers;
+  for (size_t i = 0; i < pool->size(); i++) {
+    workers.push_back([&]() {
+      auto index = next.fetch_add(1);
+      if (index >= targets.size()) {
+        return ThreadWorkState::Finished;
+      }
+      PassRunner runner(&module, pass.getPassOptions());
+      runner.setIsNested(true);
+      for (auto& name : passes) {
+        runner.add(std::string(name.data(), name.size()));
+      }
+      runner.runOnFunction(targets[index]);
+      return ThreadWorkState::More;
+    });
+  }
+  pool->work(workers);
+}
+
+void run_on_module(Pass& pass, Module& module, rust::Str name) {
+  PassRunner runner(&module, pass.getPassOptions());
+  runner.setIsNested(true);
+  runner.add(as_string(name));
+  runner.run();
+}
+
+namespace {
+
+const std::unordered_map<std::string, std::string>& arguments(const Pass& pass) {
+  return const_cast<Pass&>(pass).getPassOptions().arguments;
+}
+
+} // namespace
+
+rust::Vec<rust::String> pass_argument_keys(const Pass& pass) {
+  std::vector<std::string> keys;
+  for (auto& [key, _] : arguments(pass)) {
+    keys.push_back(key);
+  }
+  std::sort(keys.begin(), keys.end());
+  rust::Vec<rust::String> out;
+  for (auto& key : keys) {
+    out.push_back(rust::String::lossy(key));
+  }
+  return out;
+}
+
+rust::String pass_argument(const Pass& pass, rust::Str key) {
+  return rust::String::lossy(arguments(pass).at(as_string(key)));
+}
+
+int32_t optimize_level(const Pass& pass) { return const_cast<Pass&>(pass).getPassOptions().optimizeLevel; }
+int32_t shrink_level(const Pass& pass) { return const_cast<Pass&>(pass).getPassOptions().shrinkLevel; }
+
+} // namespace fork_instrument

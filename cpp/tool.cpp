@@ -1,0 +1,39 @@
+#include "tool.h"
+
+#include <cstdlib>
+#include <exception>
+#include <iostream>
+
+int binaryen_wasm_opt_main(int argc, const char* argv[]);
+
+namespace fork_instrument {
+
+int32_t run_wasm_opt(rust::Vec<rust::String> arguments) {
+  std::vector<std::string> strings;
+  for (auto& argument : arguments) {
+    strings.emplace_back(argument.data(), argument.size());
+  }
+  std::vector<const char*> pointers;
+  for (auto& string : strings) {
+    pointers.push_back(string.c_str());
+  }
+  pointers.push_back(nullptr);
+  return binaryen_wasm_opt_main(int(strings.size()), pointers.data());
+}
+
+void install_terminate_handler() {
+  std::set_terminate([]() {
+    if (auto error = std::current_exception()) {
+      try {
+        std::rethrow_exception(error);
+      } catch (const std::exception& e) {
+        std::cerr << e.what() << std::endl;
+      } catch (...) {
+        std::cerr << "Fatal: an unknown error" << std::endl;
+      }
+    }
+    std::_Exit(EXIT_FAILURE);
+  });
+}
+
+} // namespace fork_instrument

@@ -1,0 +1,164 @@
+#include "tree.h"
+
+#include "fork-instrument/src/ir/ffi.rs.h"
+#include "ir/debuginfo.h"
+#include "ir/iteration.h"
+#include "ir/type-updating.h"
+#include "ir/utils.h"
+#include "wasm-traversal.h"
+
+namespace fork_instrument {
+
+using namespace wasm;
+
+namespace {
+
+// Post-order listing. The stack of open parents is explicit: bodies can be nested tens of thousands deep.
+struct Frame {
+  Expression* expression;
+  SmallVector<Expression*, 4> children;
+  uint32_t next = 0;
+
+  explicit Frame(Expression* expression) : expression(expression) {
+    for (auto* child : ChildIterator(expression)) {
+      children.push_back(child);
+    }
+  }
+};
+
+uint32_t call_kind(Expression* curr) {
+  if (curr->is<Call>()) {
+    return 1;
+  }
+  if (curr->is<CallIndirect>()) {
+    return 2;
+  }
+  return curr->is<CallRef>() ? 3 : 0;
+}
+
+} // namespace
+
+rust::Vec<Node> list_nodes(Function& func) {
+  rust::Vec<Node> rows;
+  std::vector<Frame> stack;
+  // Rows of finished children wait here until their parent gets a number.
+  std::vector<std::vector<uint32_t>> finished(1);
+  stack.emplace_back(func.body);
+  finished.emplace_back();
+  while (!stack.empty()) {
+    auto& top = stack.back();
+    if (top.next < top.children.size()) {
+      auto* child = top.children[top.next++];
+      stack.emplace_back(child);
+      finished.emplace_back();
+      continue;
+    }
+    uint32_t number = rows.size();
+    auto children = std::move(finished.back());
+    finished.pop_back();
+    auto* curr = top.expression;
+    Node row;
+    row.expression = as_address(curr);
+    row.id = uint32_t(curr->_id);
+    row.type_id = curr->type.getID();
+    row.parent = UINT32_MAX;
+    row.child = 0;
+    row.first = number;
+    row.call = call_kind(curr);
+    row.local = UINT32_MAX;
+    if (auto* get = curr->dynCast<LocalGet>()) {
+      row.local = get->index;
+    } else if (auto* set = curr->dynCast<LocalSet>()) {
+      row.local = set->index;
+    }
+    for (uint32_t i = 0; i < children.size(); i++) {
+      auto& child = rows[children[i]];
+      child.parent = number;
+      child.child = i;
+      if (i == 0) {
+        row.first = child.first;
+      }
+    }
+    rows.push_back(row);
+    finished.back().push_back(number);
+    stack.pop_back();
+  }
+  return rows;
+}
+
+size_t get_child(size_t parent, uint32_t index) {
+  if (auto* block = as_expression(parent)->dynCast<Block>()) {
+    return as_address(block->list[index]);
+  }
+  return as_address(ChildIterator(as_expression(parent)).getChild(index));
+}
+
+void set_child(size_t parent, uint32_t index, size_t child) {
+  auto* expression = as_expression(parent);
+  if (auto* block = expression->dynCast<Block>()) {
+    block->list[index] = as_expression(child);
+    return;
+  }
+  ChildIterator(expression).getChild(index) = as_expression(child);
+}
+
+void copy_body(Module& module, Function& from, Function& to) {
+  to.body = ExpressionManipulator::copy(from.body, module);
+  to.prologLocation = from.prologLocation;
+  to.epilogLocation = from.epilogLocation;
+  if (from.debugLocations.empty() && from.codeAnnotations.empty()) {
+    return;
+  }
+  auto originals = list_nodes(from);
+  auto copies = list_nodes(to);
+  for (size_t i = 0; i < originals.size(); i++) {
+    auto* original = as_expression(originals[i].expression);
+    auto* copy = as_expression(copies[i].expression);
+    if (auto found = from.debugLocations.find(original); found != from.debugLocations.end()) {
+      to.debugLocations[copy] = found->second;
+    }
+    if (auto found = from.codeAnnotations.find(original); found != from.codeAnnotations.end()) {
+      to.codeAnnotations[copy] = found->second;
+    }
+  }
+}
+
+void copy_location(Function& func, size_t original, size_t replacement) {
+  debuginfo::copyOriginalToReplacement(as_expression(original), as_expression(replacement), &func);
+}
+
+bool is_return_call(size_t address) {
+  auto* expression = as_expression(address);
+  if (auto* call = expression->dynCast<Call>()) {
+    return call->isReturn;
+  }
+  if (auto* call = expression->dynCast<CallIndirect>()) {
+    return call->isReturn;
+  }
+  if (auto* call = expression->dynCast<CallRef>()) {
+    return call->isReturn;
+  }
+  return false;
+}
+
+void refinalize(Module& module, Function& func) {
+  ReFinalize().walkFunctionInModule(&func, &module);
+  TypeUpdating::handleNonDefaultableLocals(&func, module);
+}
+
+size_t copy_expression(Module& module, size_t expression) {
+  return as_address(ExpressionManipulator::copy(as_expression(expression), module));
+}
+
+rust::String print_expression(Module& module, size_t expression) {
+  std::stringstream text;
+  text << ShallowExpression{as_expression(expression), &module};
+  auto string = text.str();
+  return rust::String::lossy(string.data(), string.size());
+}
+
+void hint_unlikely(Function& func, size_t expression) {
+  func.codeAnnotations[as_expression(expression)].branchLikely = false;
+}
+
+} // namespace fork_instrument

@@ -1,0 +1,39 @@
+// Reading and rewriting one function's expression tree.
+#pragma once
+
+#include "bridge.h"
+
+namespace fork_instrument {
+
+struct Node;
+struct TryTableClauses;
+
+// All expressions of the body in post-order (children in order of execution, then their parent).
+rust::Vec<Node> list_nodes(Function& func);
+
+// The child at a position of the order of execution.
+size_t get_child(size_t parent, uint32_t index);
+void set_child(size_t parent, uint32_t index, size_t child);
+
+// Gives `to` a deep copy of the body of `from`, with debug locations and code annotations.
+void copy_body(Module& module, Function& from, Function& to);
+
+// Gives `replacement` the debug location of `original`.
+void copy_location(Function& func, size_t original, size_t replacement);
+
+// Whether a call expression is a tail call; false for all that is no call.
+bool is_return_call(size_t expression);
+
+// Recomputes all types of the body, and makes locals that cannot be null valid again.
+void refinalize(Module& module, Function& func);
+
+// A copy of one expression and all below it.
+size_t copy_expression(Module& module, size_t expression);
+
+// The expression's text, for messages.
+rust::String print_expression(Module& module, size_t expression);
+
+// Marks a br_if as unlikely (a branch hint).
+void hint_unlikely(Function& func, size_t expression);
+
+} // namespace fork_instrument

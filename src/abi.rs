@@ -1,0 +1,79 @@
+//! The contract with hosts: names, states, the buffer's layout, and the version that stands for all of it.
+//!
+//! `docs/abi.md` describes it for people who write hosts, and `snapshots/abi.snap` pins it: whoever changes something
+//! here raises [`VERSION`].
+
+/// Raised with every change of the contract.
+pub const VERSION: u32 = 1;
+/// The custom section that holds [`VERSION`] as an unsigned LEB128 number.
+pub const SECTION: &str = "fork-instrument.abi";
+
+pub const UNWIND_BEGIN: &str = "wpk_fork_unwind_begin";
+pub const UNWIND_END: &str = "wpk_fork_unwind_end";
+pub const REWIND_BEGIN: &str = "wpk_fork_rewind_begin";
+pub const REWIND_END: &str = "wpk_fork_rewind_end";
+pub const STATE: &str = "wpk_fork_state";
+/// Followed by `_` and the value types, joined by `_`, when there are results.
+pub const RESUME: &str = "wpk_fork_resume";
+
+/// States of an instrumented module.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum State {
+    Normal = 0,
+    Unwinding = 1,
+    Rewinding = 2,
+    Aborting = 3,
+}
+
+impl State {
+    pub const ALL: [State; 4] = [State::Normal, State::Unwinding, State::Rewinding, State::Aborting];
+}
+
+/// Where things are in the buffer, in bytes from its start, for pointers of `pointer` bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BufferLayout {
+    pub pointer: u32,
+}
+
+impl BufferLayout {
+    /// Absolute address of the next frame.
+    pub fn position(self) -> u32 {
+        0
+    }
+
+    /// Absolute address one past the buffer; 0 for a buffer without bound.
+    pub fn end(self) -> u32 {
+        self.pointer
+    }
+
+    /// The saved globals, followed by the frames.
+    pub fn globals(self) -> u32 {
+        2 * self.pointer
+    }
+}
+
+/// The name that value types add to [`RESUME`].
+pub fn resume_export(result_keywords: &[&str]) -> String {
+    let mut name = RESUME.to_string();
+    for keyword in result_keywords {
+        name.push('_');
+        name += keyword;
+    }
+    name
+}
+
+/// The version as it stands in the custom section.
+pub fn section_data() -> Vec<u8> {
+    let mut value = VERSION;
+    let mut bytes = Vec::new();
+    loop {
+        let byte = (value & 0x7f) as u8;
+        value >>= 7;
+        if value == 0 {
+            bytes.push(byte);
+            return bytes;
+        }
+        bytes.push(byte | 0x80);
+    }
+}

@@ -1,0 +1,339 @@
+//! Which functions can be on the stack when a fork import is called.
+//!
+//! The reverse closure from the entry imports over all kinds of calls. A `call_indirect` may reach the functions of a
+//! matching type that its table can hold: those of its active element segments, and, when the table is open (imported,
+//! exported, or written at run time), every function that is exported or referenced anywhere. A `call_ref` may reach
+//! every referenced or exported function of a matching type. Functions of other modules are assumed not to fork.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::ir::{CallSite, Expr, FunctionRow, Module};
+use crate::options::{Options, Pattern};
+
+/// Kinds of [`CallSite`].
+pub mod kind {
+    pub const CALL: u32 = 0;
+    pub const CALL_INDIRECT: u32 = 1;
+    pub const CALL_REF: u32 = 2;
+    pub const REF_FUNC: u32 = 3;
+    pub const TABLE_WRITE: u32 = 4;
+    pub const GLOBAL_WRITE: u32 = 5;
+}
+
+/// Why a function is on the fork path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// It is a fork import.
+    Entry,
+    /// It calls this function.
+    Calls(u32),
+    /// It calls through this table, which may hold this function.
+    CallsThroughTable(String, u32),
+    /// It calls a reference, which may be to this function.
+    CallsReference(u32),
+    Listed,
+}
+
+/// What a call can do, as far as forking goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CallClass {
+    CannotFork,
+    /// The call of an entry import.
+    Entry,
+    /// The call of a function of the fork path, by its index.
+    Direct(u32),
+    /// A call through a table or a reference that may reach a function of the fork path.
+    Indirect,
+}
+
+/// The fork path of a module.
+pub struct ForkPath {
+    functions: Vec<FunctionRow>,
+    index: HashMap<String, u32>,
+    reasons: Vec<Option<Reason>>,
+    entries: HashSet<u32>,
+    /// For each table, the functions that it can hold.
+    tables: HashMap<String, Vec<u32>>,
+    /// Functions that a reference can be to, exported ones included.
+    referenced: Vec<u32>,
+    /// Functions that the module itself refers to, in segments, initializers and code.
+    referenced_inside: Vec<u32>,
+    /// Whether hosts can enter functions through a table.
+    has_open_table: bool,
+    /// (table, heap type) and heap type pairs through which a function of the fork path can be called.
+    forking_tables: HashSet<(String, usize)>,
+    forking_references: HashSet<usize>,
+}
+
+impl ForkPath {
+    pub fn discover(module: Module<'_>, options: &Options) -> ForkPath {
+        let functions = module.functions();
+        let index = functions.iter().enumerate().map(|(i, f)| (f.name.clone(), i as u32)).collect();
+        let entries = (0..functions.len() as u32)
+            .filter(|&i| {
+                let f = &functions[i as usize];
+                f.imported && options.entry.iter().any(|p| p.matches(&format!("{}.{}", f.module, f.base)))
+            })
+            .collect();
+        let mut path = ForkPath {
+            reasons: vec![None; functions.len()],
+            functions,
+            index,
+            entries,
+            tables: HashMap::new(),
+            referenced: Vec::new(),
+            referenced_inside: Vec::new(),
+            has_open_table: false,
+            forking_tables: HashSet::new(),
+            forking_references: HashSet::new(),
+        };
+        let calls = module.calls();
+        path.find_references(module, &calls);
+        path.close(module, &calls, options);
+        path.find_forking_types(module, &calls, options);
+        path
+    }
+
+    fn find_references(&mut self, module: Module<'_>, calls: &[CallSite]) {
+        let mut referenced: HashSet<u32> = HashSet::new();
+        let mut in_table: HashMap<String, HashSet<u32>> = HashMap::new();
+        for reference in module.references() {
+            let function = self.index[&reference.function];
+            referenced.insert(function);
+            in_table.entry(reference.table).or_default().insert(function);
+        }
+        let mut open: HashSet<String> = HashSet::new();
+        for call in calls {
+            match call.kind {
+                kind::REF_FUNC => drop(referenced.insert(self.index[&call.target])),
+                kind::TABLE_WRITE => drop(open.insert(call.target.clone())),
+                _ => {}
+            }
+        }
+        let sorted = |set: HashSet<u32>| {
+            let mut list: Vec<u32> = set.into_iter().collect();
+            list.sort_unstable();
+            list
+        };
+        self.referenced_inside = sorted(referenced.clone());
+        self.has_open_table = module.tables().iter().any(|t| t.imported);
+        for export in module.exports() {
+            match export.kind {
+                0 => drop(referenced.insert(self.index[&export.item])),
+                1 => {
+                    self.has_open_table = true;
+                    open.insert(export.item);
+                }
+                _ => {}
+            }
+        }
+        self.referenced = sorted(referenced);
+        for table in module.tables() {
+            let held = if table.imported || open.contains(&table.name) {
+                self.referenced.clone()
+            } else {
+                sorted(in_table.remove(&table.name).unwrap_or_default())
+            };
+            self.tables.insert(table.name, held);
+        }
+    }
+
+    /// Functions that an indirect call can reach.
+    fn targets(&self, module: Module<'_>, table: Option<&str>, heap_type: usize) -> Vec<u32> {
+        let held = match table {
+            Some(table) => self.tables.get(table).map_or(&[][..], Vec::as_slice),
+            None => &self.referenced,
+        };
+        held.iter().copied().filter(|&f| module.is_sub_type(self.functions[f as usize].heap_type, heap_type)).collect()
+    }
+
+    fn close(&mut self, module: Module<'_>, calls: &[CallSite], options: &Options) {
+        let mut callers: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        // Callers through one table and type share their targets: a node of its own for each such pair.
+        let mut indirect: BTreeMap<(Option<String>, usize), Vec<u32>> = BTreeMap::new();
+        for call in calls {
+            match call.kind {
+                kind::CALL => {
+                    callers.entry(self.index[&call.target]).or_default().push(call.caller);
+                }
+                kind::CALL_INDIRECT if !options.ignore_indirect => {
+                    indirect.entry((Some(call.target.clone()), call.heap_type)).or_default().push(call.caller);
+                }
+                kind::CALL_REF if !options.ignore_indirect => {
+                    indirect.entry((None, call.heap_type)).or_default().push(call.caller);
+                }
+                _ => {}
+            }
+        }
+        let groups: Vec<_> = indirect.into_iter().collect();
+        let mut groups_of: HashMap<u32, Vec<usize>> = HashMap::new();
+        for (group, ((table, heap_type), _)) in groups.iter().enumerate() {
+            for target in self.targets(module, table.as_deref(), *heap_type) {
+                groups_of.entry(target).or_default().push(group);
+            }
+        }
+        let mut group_done = vec![false; groups.len()];
+
+        let removed: HashSet<u32> = self.matching(&options.remove_list).collect();
+        let only: Option<HashSet<u32>> = options.only_list.as_ref().map(|list| self.matching(list).collect());
+        let allowed = |f: u32| only.as_ref().is_none_or(|set| set.contains(&f)) && !removed.contains(&f);
+
+        let mut queue: Vec<u32> = self.entries.iter().copied().collect();
+        queue.sort_unstable();
+        for &entry in &queue {
+            self.reasons[entry as usize] = Some(Reason::Entry);
+        }
+        let added: Vec<u32> = self.matching(&options.add_list).collect();
+        let only_listed = only.iter().flatten().copied();
+        let mut listed: Vec<u32> = added.iter().copied().chain(only_listed).collect();
+        listed.sort_unstable();
+        for function in listed {
+            if self.functions[function as usize].imported || !allowed(function) && !added.contains(&function) {
+                continue;
+            }
+            if self.reasons[function as usize].is_none() {
+                self.reasons[function as usize] = Some(Reason::Listed);
+                if options.propagate_add_list || only.is_some() {
+                    queue.push(function);
+                }
+            }
+        }
+        let mut next = 0;
+        while next < queue.len() {
+            let callee = queue[next];
+            next += 1;
+            let mut reached: Vec<(u32, Reason)> = Vec::new();
+            for caller in callers.get(&callee).into_iter().flatten() {
+                reached.push((*caller, Reason::Calls(callee)));
+            }
+            for &group in groups_of.get(&callee).into_iter().flatten() {
+                if !std::mem::replace(&mut group_done[group], true) {
+                    let ((table, _), group_callers) = &groups[group];
+                    reached.extend(group_callers.iter().map(|&caller| {
+                        let reason = match table {
+                            Some(table) => Reason::CallsThroughTable(table.clone(), callee),
+                            None => Reason::CallsReference(callee),
+                        };
+                        (caller, reason)
+                    }));
+                }
+            }
+            for (caller, reason) in reached {
+                if self.reasons[caller as usize].is_none() && allowed(caller) {
+                    self.reasons[caller as usize] = Some(reason);
+                    queue.push(caller);
+                }
+            }
+        }
+    }
+
+    fn find_forking_types(&mut self, module: Module<'_>, calls: &[CallSite], options: &Options) {
+        if options.ignore_indirect {
+            return;
+        }
+        let mut seen: HashMap<(Option<&str>, usize), bool> = HashMap::new();
+        for call in calls {
+            let table = match call.kind {
+                kind::CALL_INDIRECT => Some(call.target.as_str()),
+                kind::CALL_REF => None,
+                _ => continue,
+            };
+            let forks = *seen.entry((table, call.heap_type)).or_insert_with(|| {
+                self.targets(module, table, call.heap_type).iter().any(|&f| self.reasons[f as usize].is_some())
+            });
+            if forks {
+                match table {
+                    Some(table) => drop(self.forking_tables.insert((table.into(), call.heap_type))),
+                    None => drop(self.forking_references.insert(call.heap_type)),
+                }
+            }
+        }
+    }
+
+    fn matching<'a>(&'a self, patterns: &'a [Pattern]) -> impl Iterator<Item = u32> + 'a {
+        (0..self.functions.len() as u32)
+            .filter(move |&i| patterns.iter().any(|p| p.matches(&self.functions[i as usize].name)))
+    }
+
+    /// Patterns that match no function.
+    pub fn unmatched<'a>(&'a self, patterns: &'a [Pattern]) -> impl Iterator<Item = &'a Pattern> + 'a {
+        patterns.iter().filter(|p| !self.functions.iter().any(|f| p.matches(&f.name)))
+    }
+
+    /// What the call can do.
+    pub fn classify(&self, _module: Module<'_>, call: Expr<'_>) -> CallClass {
+        let Some(call) = call.describe_call() else { return CallClass::CannotFork };
+        let forks = match call.kind {
+            kind::CALL => {
+                let callee = self.index[&call.target];
+                if self.entries.contains(&callee) {
+                    return CallClass::Entry;
+                }
+                return match self.reasons[callee as usize] {
+                    Some(_) => CallClass::Direct(callee),
+                    None => CallClass::CannotFork,
+                };
+            }
+            kind::CALL_INDIRECT => self.forking_tables.contains(&(call.target, call.heap_type)),
+            _ => self.forking_references.contains(&call.heap_type),
+        };
+        if forks { CallClass::Indirect } else { CallClass::CannotFork }
+    }
+
+    pub fn has_entry(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
+    /// Entry imports, ascending.
+    pub fn entries(&self) -> Vec<u32> {
+        let mut entries: Vec<u32> = self.entries.iter().copied().collect();
+        entries.sort_unstable();
+        entries
+    }
+
+    pub fn function(&self, index: u32) -> &FunctionRow {
+        &self.functions[index as usize]
+    }
+
+    pub fn is_on_path(&self, name: &str) -> bool {
+        self.index.get(name).is_some_and(|&i| self.reasons[i as usize].is_some())
+    }
+
+    /// Defined functions of the fork path, in order of the module.
+    pub fn defined(&self) -> Vec<u32> {
+        (0..self.functions.len() as u32)
+            .filter(|&i| self.reasons[i as usize].is_some() && !self.functions[i as usize].imported)
+            .collect()
+    }
+
+    /// Defined functions of the path that the module refers to, so that they can be in a table; ascending.
+    pub fn in_tables(&self) -> Vec<u32> {
+        let is_defined = |&i: &u32| !self.functions[i as usize].imported && self.reasons[i as usize].is_some();
+        self.referenced_inside.iter().copied().filter(is_defined).collect()
+    }
+
+    /// Whether a table is imported or exported, so that hosts can enter functions through it.
+    pub fn has_open_table(&self) -> bool {
+        self.has_open_table
+    }
+
+    /// One line a function: why it is on the path.
+    pub fn explain(&self) -> Vec<String> {
+        let name = |f: u32| &self.functions[f as usize].name;
+        self.defined()
+            .into_iter()
+            .map(|f| {
+                let reason = match self.reasons[f as usize].as_ref().expect("the function is on the path") {
+                    Reason::Entry => "is the entry".to_string(),
+                    Reason::Calls(callee) => format!("calls {}", name(*callee)),
+                    Reason::CallsThroughTable(table, callee) => {
+                        format!("calls through the table {table}, which may hold {}", name(*callee))
+                    }
+                    Reason::CallsReference(callee) => format!("calls a reference, which may be to {}", name(*callee)),
+                    Reason::Listed => "is listed".to_string(),
+                };
+                format!("[fork-instrument] {} {reason}", name(f))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,219 @@
+//! Decides how each operand that was computed before a landing is available after it.
+//!
+//! ```text
+//! (i32.store (i32.add (local.get $p) (i32.const 8))     ;; computed before the landing, needed after it
+//!            (call $may_fork))                          ;; the landing
+//! ```
+//!
+//! In the function itself the address stays where it is, on the operand stack. The resume function must produce it
+//! again. In order of preference: compute it again from locals that the frame holds ([`Carry::Recompute`]), read the
+//! local that already holds it ([`Carry::ReadLocal`]), keep it in a new local ([`Carry::Spill`]).
+//!
+//! The operand's locals are read before the landing in order of evaluation, so liveness after the landing does not see
+//! these reads: they are added to what the frame holds.
+
+use crate::analysis::regions::{Row, Tree};
+use crate::ir::{Effects, Kind, Module, Type};
+use crate::options::Replay;
+use crate::plan::{
+    Callee, CarriedOperand, Carry, FunctionPlan, LocalIndex, RegionId, RegionKind, SpillReason,
+};
+
+/// Fills in the carried operands of all regions, the locals to add, and the locals that frames hold for their sake.
+pub fn carry_operands(plan: &mut FunctionPlan, tree: &Tree, module: Module<'_>, replay: Replay) {
+    let Some(root) = plan.root else { return };
+    let mut decider = Decider { plan, tree, module, replay, pending: Vec::new(), free: Vec::new() };
+    decider.visit(root);
+}
+
+struct Decider<'a, 'm> {
+    plan: &'a mut FunctionPlan,
+    tree: &'a Tree,
+    module: Module<'m>,
+    replay: Replay,
+    /// Locals that operands of the regions around the current one will read.
+    pending: Vec<LocalIndex>,
+    /// Spill locals that no region around the current one uses.
+    free: Vec<LocalIndex>,
+}
+
+impl Decider<'_, '_> {
+    fn visit(&mut self, id: RegionId) {
+        stacker::maybe_grow(64 * 1024, 4 * 1024 * 1024, || self.visit_region(id));
+    }
+
+    fn visit_region(&mut self, id: RegionId) {
+        let region = self.plan.region(id).clone();
+        let outer = self.pending.len();
+        if region.kind == RegionKind::Operands {
+            self.decide_operands(id);
+        }
+        for &(child, part) in &region.parts {
+            self.pending.truncate(outer);
+            let earlier = self.reads_of_carried(id, |c| c.child < child);
+            self.pending.extend(earlier);
+            self.visit(part);
+        }
+        if let Some(site) = region.landing {
+            self.pending.truncate(outer);
+            if self.plan.landing(site).callee == Callee::Entry {
+                let arguments = self.reads_of_carried(id, |_| true);
+                self.pending.extend(arguments);
+            }
+            let landing = &mut self.plan.landings[site.0 as usize];
+            landing.live.extend(&self.pending);
+            landing.live.sort_unstable();
+            landing.live.dedup();
+        }
+        self.pending.truncate(outer);
+        for carried in &self.plan.region(id).carried {
+            if let Carry::Spill(local, _) = carried.carry {
+                self.free.push(local);
+            }
+        }
+    }
+
+    /// Locals that the carried operands of a region need in the frame.
+    fn reads_of_carried(&self, id: RegionId, wanted: impl Fn(&CarriedOperand) -> bool) -> Vec<LocalIndex> {
+        let children = self.tree.children(self.tree.row_of(id));
+        let mut reads = Vec::new();
+        for carried in self.plan.region(id).carried.iter().filter(|c| wanted(c)) {
+            match carried.carry {
+                Carry::Recompute => {
+                    let operand = self.tree.node(children[carried.child as usize]).expr();
+                    reads.extend(self.module.effects(operand).reads);
+                }
+                Carry::ReadLocal(local) | Carry::Spill(local, _) => reads.push(local),
+            }
+        }
+        reads
+    }
+
+    fn decide_operands(&mut self, id: RegionId) {
+        let region = self.plan.region(id).clone();
+        let row = self.tree.row_of(id);
+        let children = self.tree.children(row);
+        let is_entry = region.landing.is_some_and(|site| self.plan.landing(site).callee == Callee::Entry);
+        let needed = if is_entry {
+            children.len()
+        } else {
+            region.parts.last().map_or(0, |&(child, _)| child as usize)
+        };
+        // Past this row nothing can execute before the last landing that needs the operand.
+        let until = if is_entry { row } else { self.last_row_before_landing(&region.parts) };
+        for (child, &operand) in children.iter().enumerate().take(needed) {
+            let later = self.later_sites(&region, child as u32, is_entry);
+            let carry = match self.decide(operand, until, later) {
+                Ok(carry) => carry,
+                Err(reason) => Carry::Spill(self.spill_local(self.tree.node(operand).type_()), reason),
+            };
+            self.plan.regions[id.0 as usize].carried.push(CarriedOperand { child: child as u32, carry, test: None });
+        }
+    }
+
+    /// Sites whose frames will hold what the operand reads.
+    fn later_sites(&self, region: &crate::plan::Region, child: u32, is_entry: bool) -> std::ops::Range<u32> {
+        let first_later = region.parts.iter().find(|&&(c, _)| c > child);
+        let start = first_later.map_or(region.sites.end - 1, |&(_, part)| self.plan.region(part).sites.start);
+        let end = if is_entry || region.landing.is_none() { region.sites.end } else { region.sites.end - 1 };
+        start..end
+    }
+
+    /// The last row that can execute before a landing of the last part: the landing, or the end of the outermost loop
+    /// around it.
+    fn last_row_before_landing(&self, parts: &[(u32, RegionId)]) -> Row {
+        let Some(&(_, mut part)) = parts.last() else { return Row(0) };
+        loop {
+            let region = self.plan.region(part);
+            if region.kind == RegionKind::Loop || region.landing.is_some() {
+                return self.tree.row_of(part);
+            }
+            part = region.parts.last().expect("a region without a landing of its own has parts").1;
+        }
+    }
+
+    fn decide(&self, operand: Row, until: Row, later: std::ops::Range<u32>) -> Result<Carry, SpillReason> {
+        if self.tree.region(operand).is_some() {
+            return Err(SpillReason::Calls);
+        }
+        let node = self.tree.node(operand);
+        let effects = self.module.effects(node.expr());
+        match self.why_not_recomputed(operand, &effects) {
+            None => {
+                if effects.reads.iter().any(|&local| self.tree.is_written_between(local, operand, until)) {
+                    return Err(SpillReason::ReadsWrittenLocal);
+                }
+                if !self.is_worth_recomputing(&effects, node.type_(), later) {
+                    return Err(SpillReason::Cost);
+                }
+                Ok(Carry::Recompute)
+            }
+            Some(reason) => {
+                let is_tee = node.kind() == Kind::LocalSet && self.replay != Replay::None;
+                if is_tee && !self.tree.is_written_between(node.local, operand, until) {
+                    return Ok(Carry::ReadLocal(node.local));
+                }
+                Err(reason)
+            }
+        }
+    }
+
+    fn why_not_recomputed(&self, operand: Row, effects: &Effects) -> Option<SpillReason> {
+        if effects.calls {
+            Some(SpillReason::Calls)
+        } else if effects.side_effects || !effects.writes.is_empty() {
+            Some(SpillReason::SideEffects)
+        } else if effects.traps {
+            Some(SpillReason::Traps)
+        } else if effects.reads_mutable_state {
+            Some(SpillReason::ReadsMutableState)
+        } else if effects.generative {
+            Some(SpillReason::Generative)
+        } else {
+            let allowed = match self.replay {
+                Replay::None => false,
+                Replay::Scalar => self.is_scalar(operand),
+                Replay::Effects => true,
+            };
+            (!allowed).then_some(SpillReason::Option)
+        }
+    }
+
+    /// Scalar constants and reads of locals, and integer operations on them. Which of these cannot trap was asked of
+    /// the effects.
+    fn is_scalar(&self, operand: Row) -> bool {
+        let is_integer = |t: Type| t == Type::I32 || t == Type::I64;
+        let rows = self.tree.node(operand).first..=operand.0;
+        rows.map(Row).all(|row| {
+            let node = self.tree.node(row);
+            match node.kind() {
+                Kind::Const | Kind::LocalGet => node.type_().is_numeric() && node.type_() != Type::V128,
+                Kind::Unary | Kind::Binary => {
+                    is_integer(node.type_())
+                        && self.tree.children(row).iter().all(|&c| is_integer(self.tree.node(c).type_()))
+                }
+                _ => false,
+            }
+        })
+    }
+
+    /// Recomputing is worth it if it keeps at most one local more in the frame than is there anyway, and one that is
+    /// no larger than the value.
+    fn is_worth_recomputing(&self, effects: &Effects, type_: Type, later: std::ops::Range<u32>) -> bool {
+        later.clone().all(|site| {
+            let live = &self.plan.landings[site as usize].live;
+            let extra: Vec<_> =
+                effects.reads.iter().filter(|l| live.binary_search(l).is_err() && !self.pending.contains(l)).collect();
+            let bytes: u32 = extra.iter().map(|&&l| self.plan.local_type(l).size()).sum();
+            extra.len() <= 1 && bytes <= type_.size().max(1)
+        })
+    }
+
+    fn spill_local(&mut self, type_: Type) -> LocalIndex {
+        if let Some(position) = self.free.iter().position(|&l| self.plan.local_type(l) == type_) {
+            return self.free.swap_remove(position);
+        }
+        self.plan.spills.push(type_);
+        (self.plan.locals.len() + self.plan.spills.len() - 1) as LocalIndex
+    }
+}

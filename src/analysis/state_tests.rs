@@ -1,0 +1,95 @@
+//! Decides where the state is tested after each landing.
+//!
+//! The test leaves for the function's epilogue when the callee returned because it is being unwound. It can come later
+//! than right after the call, as long as nothing is executed in between that could be noticed: the callee's result (a
+//! default value) may pass through operations without effects, and be set to a local that the frame does not hold.
+//! Later is cheaper, because a test between statements or operands can name its landing in the branch, while a test in
+//! place must carry the callee's value and needs a label of its own.
+//!
+//! ```text
+//! (local.set $x (i32.eqz (call $g)))  ;; then the test
+//! (i32.add (call $g) TEST (local.get $y))
+//! (if (local.tee $x (call $g)) …)     ;; becomes: set $x, test, (if (local.get $x) …)
+//! (if (call $g) …)                    ;; in place: (if (br_if $landing (call $g) (global.get $state)) …)
+//! ```
+
+use crate::analysis::regions::{Row, Tree};
+use crate::ir::{Kind, Module, Type};
+use crate::plan::{Callee, Carry, FunctionPlan, RegionId, Site};
+
+/// Fills in the tests of all landings.
+pub fn place_tests(plan: &mut FunctionPlan, tree: &Tree, module: Module<'_>) {
+    for site in (0..plan.landings.len() as u32).map(Site) {
+        match find_place(plan, tree, module, site) {
+            Place::Before(region, child) => plan.regions[region.0 as usize].test_before = Some((child, site)),
+            Place::After(region) => plan.regions[region.0 as usize].test_after = Some(site),
+            Place::InTee(region) => plan.regions[region.0 as usize].test_in_tee = Some(site),
+            Place::InSpill(region, child) => {
+                let carried = plan.regions[region.0 as usize].carried.iter_mut().find(|c| c.child == child);
+                carried.expect("the operand is carried").test = Some(site);
+            }
+            Place::InPlace => plan.landings[site.0 as usize].test_in_place = true,
+        }
+    }
+}
+
+enum Place {
+    Before(RegionId, u32),
+    After(RegionId),
+    InTee(RegionId),
+    InSpill(RegionId, u32),
+    InPlace,
+}
+
+fn find_place(plan: &FunctionPlan, tree: &Tree, module: Module<'_>, site: Site) -> Place {
+    let live = &plan.landing(site).live;
+    let mut current = tree.landing_row(site);
+    let mut tee = None;
+    loop {
+        let region = tree.region(current).expect("a landing and what is around it are regions");
+        let node = tree.node(current);
+        if node.type_() == Type::NONE {
+            return Place::After(region);
+        }
+        let fallback = tee.map_or(Place::InPlace, Place::InTee);
+        let Some(parent) = tree.parent(current) else { return fallback };
+        let parent_node = tree.node(parent);
+        if parent_node.kind().is_control_flow() {
+            return fallback;
+        }
+        let parent_region = tree.region(parent).expect("what is around a landing is a region");
+        let plan_region = plan.region(parent_region);
+        if let Some(carried) = plan_region.carried(node.child) {
+            debug_assert!(matches!(carried.carry, Carry::Spill(..)), "an operand with a landing is spilled");
+            return Place::InSpill(parent_region, node.child);
+        }
+        debug_assert!(
+            plan_region.landing.is_none_or(|s| plan.landing(s).callee != Callee::Entry),
+            "all operands of an entry are carried"
+        );
+        if tree.children(parent).len() as u32 > node.child + 1 {
+            return Place::Before(parent_region, node.child + 1);
+        }
+        if parent_node.kind() == Kind::LocalSet {
+            if live.binary_search(&parent_node.local).is_ok() {
+                return fallback;
+            }
+            if parent_node.type_() != Type::NONE && tee.is_none() {
+                tee = Some(parent_region);
+            }
+        } else if !is_harmless(tree, module, parent) {
+            return fallback;
+        }
+        current = parent;
+    }
+}
+
+/// Whether executing the expression itself on a meaningless operand can be noticed by nobody.
+fn is_harmless(tree: &Tree, module: Module<'_>, row: Row) -> bool {
+    let node = tree.node(row);
+    if node.is_call() || node.type_() == Type::UNREACHABLE {
+        return false;
+    }
+    let effects = module.shallow_effects(node.expr());
+    !(effects.calls || effects.traps || effects.side_effects || effects.generative)
+}

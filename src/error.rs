@@ -1,0 +1,52 @@
+//! Why a module cannot be instrumented. Each message says what was found, where, and what to do.
+
+use thiserror::Error;
+
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Error {
+    #[error("unknown option --pass-arg={0}: the options are {1}")]
+    UnknownOption(String, String),
+    #[error("--pass-arg={option}@{value}: {problem}")]
+    BadOption { option: String, value: String, problem: String },
+    #[error("this module is already instrumented (it has a custom section \"{0}\"): instrument the original instead")]
+    AlreadyInstrumented(&'static str),
+    #[error("the module has an export \"{0}\", a name that hosts drive forks by: rename that export")]
+    ExportTaken(String),
+    #[error("the module has no memory to save frames in: link it with a memory, or add one")]
+    NoMemory,
+    #[error(
+        "the module has {0} memories: name the one that holds the frames with --pass-arg=fork-instrument-memory@NAME"
+    )]
+    SeveralMemories(usize),
+    #[error("--pass-arg=fork-instrument-memory@{0}: there is no such memory; the memories are {1}")]
+    UnknownMemory(String, String),
+    #[error("the entry {0} is imported as a {1}, not as a function: check --pass-arg=fork-instrument-entry")]
+    EntryNotAFunction(String, String),
+    #[error(
+        "the start function {0} can reach the fork import: a fork cannot happen while the module is being \
+         instantiated. Export the function and let the host call it, or take it off the fork path with \
+         --pass-arg=fork-instrument-removelist@{0}"
+    )]
+    StartForks(String),
+    #[error(
+        "function {function}: local {local} of type {type_} is live across the call {call} and cannot be saved in \
+         memory: clear it before the call, or keep such references in tables with --pass-arg=fork-instrument-refs@tables"
+    )]
+    ReferenceAcrossLanding { function: String, local: String, type_: String, call: String },
+    #[error(
+        "function {function} returns {type_}, which has no default value to return while it is unwound: make the result \
+         nullable, or take the function off the fork path with --pass-arg=fork-instrument-removelist@{function}"
+    )]
+    ResultWithoutDefault { function: String, type_: String },
+    #[error(
+        "function {function}: a landing in a catch body of legacy exception handling, at the call {call}: translate the \
+         module with --translate-to-exnref first"
+    )]
+    LandingInLegacyCatch { function: String, call: String },
+    #[error(
+        "the mutable global {0} holds a reference, which memory cannot: nothing may write it, or import it from the host"
+    )]
+    ReferenceGlobal(String),
+    #[error("{0}")]
+    Binaryen(String),
+}

@@ -1,0 +1,44 @@
+//! The layout of frames in the buffer.
+//!
+//! ```text
+//! lower addresses
+//!   locals           in the order of the plan's frame, no padding
+//!   site             1 byte; 2 bytes followed by the byte 255 for sites from 255 on
+//!   function         2 bytes; 4 in modules with 65,536 or more resumable functions
+//! higher addresses   the position
+//! ```
+//!
+//! Frames are pushed upwards and popped from the top, so what is read first is written last.
+
+use crate::ir::Type;
+use crate::plan::FunctionPlan;
+
+/// Sites below this take one byte.
+pub const WIDE_SITE: u32 = 255;
+/// Locals of one type that a push helper takes at once, at most.
+pub const PUSH_GROUP: usize = 8;
+
+/// Widths that hold for all frames of a module.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FrameLayout {
+    /// Bytes of a function number: 2 or 4.
+    pub function_bytes: u32,
+}
+
+impl FrameLayout {
+    pub fn for_functions(count: usize) -> FrameLayout {
+        FrameLayout { function_bytes: if count < 0x10000 { 2 } else { 4 } }
+    }
+
+    /// The size of the function's largest frame, in bytes.
+    pub fn largest_frame(self, plan: &FunctionPlan) -> u64 {
+        let site: u32 = if plan.landings.len() as u32 > WIDE_SITE { 3 } else { 1 };
+        let slots: u64 = plan.frame.iter().map(|s| u64::from(slot_size(s.type_))).sum();
+        slots + u64::from(site + self.function_bytes)
+    }
+}
+
+/// Bytes of a local in a frame.
+pub fn slot_size(type_: Type) -> u32 {
+    type_.components().into_iter().map(Type::size).sum()
+}

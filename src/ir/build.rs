@@ -1,0 +1,245 @@
+//! Building expressions through Binaryen's C API.
+
+use std::ffi::CString;
+
+use super::{Expr, Module, Type, c};
+
+/// A constant of a numeric type other than v128.
+#[derive(Clone, Copy, Debug)]
+pub enum Literal {
+    I32(i32),
+    I64(i64),
+}
+
+/// Binaryen's names come from NUL-terminated strings; a name with a NUL inside cannot be one of a module item.
+pub(super) fn c_name(name: &str) -> CString {
+    CString::new(name.replace('\0', "\u{fffd}")).expect("NULs were replaced")
+}
+
+/// Makes expressions in a module's arena.
+#[derive(Clone, Copy)]
+pub struct Builder<'m>(Module<'m>);
+
+impl<'m> Builder<'m> {
+    pub(super) fn new(module: Module<'m>) -> Self {
+        Builder(module)
+    }
+
+    fn raw(self) -> c::BinaryenModuleRef {
+        self.0.raw()
+    }
+
+    pub fn literal(self, literal: Literal) -> Expr<'m> {
+        // SAFETY: the module is alive; literals are plain values. So for all functions below, with expressions of the
+        // same module.
+        Expr::from_raw(unsafe {
+            let literal = match literal {
+                Literal::I32(value) => c::BinaryenLiteralInt32(value),
+                Literal::I64(value) => c::BinaryenLiteralInt64(value),
+            };
+            c::BinaryenConst(self.raw(), literal)
+        })
+    }
+
+    pub fn i32(self, value: u32) -> Expr<'m> {
+        self.literal(Literal::I32(value as i32))
+    }
+
+    /// Zero of a type; a tuple of zeros for a tuple. `None` if a component has no default that can be written as a
+    /// constant.
+    pub fn zero(self, type_: Type) -> Option<Expr<'m>> {
+        let components = type_.components();
+        if components.len() != 1 {
+            let zeros = components.into_iter().map(|t| self.zero(t)).collect::<Option<Vec<_>>>()?;
+            return Some(self.tuple(&zeros));
+        }
+        // SAFETY: as above.
+        let literal = unsafe {
+            match type_ {
+                Type::I32 => c::BinaryenLiteralInt32(0),
+                Type::I64 => c::BinaryenLiteralInt64(0),
+                Type::F32 => c::BinaryenLiteralFloat32(0.0),
+                Type::F64 => c::BinaryenLiteralFloat64(0.0),
+                Type::V128 => c::BinaryenLiteralVec128([0u8; 16].as_ptr()),
+                _ if type_.is_reference() && type_.is_defaultable() => {
+                    return Some(Expr::from_raw(c::BinaryenRefNull(self.raw(), type_.0)));
+                }
+                _ => return None,
+            }
+        };
+        // SAFETY: as above.
+        Some(Expr::from_raw(unsafe { c::BinaryenConst(self.raw(), literal) }))
+    }
+
+    pub fn nop(self) -> Expr<'m> {
+        Expr::from_raw(unsafe { c::BinaryenNop(self.raw()) })
+    }
+
+    pub fn unreachable(self) -> Expr<'m> {
+        Expr::from_raw(unsafe { c::BinaryenUnreachable(self.raw()) })
+    }
+
+    pub fn drop(self, value: Expr<'m>) -> Expr<'m> {
+        Expr::from_raw(unsafe { c::BinaryenDrop(self.raw(), value.raw()) })
+    }
+
+    pub fn return_(self, value: Option<Expr<'m>>) -> Expr<'m> {
+        Expr::from_raw(unsafe {
+            c::BinaryenReturn(self.raw(), value.map_or(std::ptr::null_mut(), Expr::raw))
+        })
+    }
+
+    pub fn local_get(self, local: u32, type_: Type) -> Expr<'m> {
+        Expr::from_raw(unsafe { c::BinaryenLocalGet(self.raw(), local, type_.0) })
+    }
+
+    pub fn local_set(self, local: u32, value: Expr<'m>) -> Expr<'m> {
+        Expr::from_raw(unsafe { c::BinaryenLocalSet(self.raw(), local, value.raw()) })
+    }
+
+    pub fn local_tee(self, local: u32, value: Expr<'m>, type_: Type) -> Expr<'m> {
+        Expr::from_raw(unsafe { c::BinaryenLocalTee(self.raw(), local, value.raw(), type_.0) })
+    }
+
+    pub fn global_get(self, global: &str, type_: Type) -> Expr<'m> {
+        let name = c_name(global);
+        Expr::from_raw(unsafe { c::BinaryenGlobalGet(self.raw(), name.as_ptr(), type_.0) })
+    }
+
+    /// A block. Its type is computed from its contents when `type_` is `None`; a block that is branched to with a value
+    /// needs one given.
+    pub fn block(self, label: Option<&str>, children: &[Expr<'m>], type_: Option<Type>) -> Expr<'m> {
+        let label = label.map(c_name);
+        let mut raw: Vec<_> = children.iter().map(|e| e.raw()).collect();
+        let auto = unsafe { c::BinaryenTypeAuto() };
+        Expr::from_raw(unsafe {
+            c::BinaryenBlock(
+                self.raw(),
+                label.as_ref().map_or(std::ptr::null(), |l| l.as_ptr()),
+                raw.as_mut_ptr(),
+                raw.len() as u32,
+                type_.map_or(auto, |t| t.0),
+            )
+        })
+    }
+
+    /// A single expression for a list: itself if there is one, else a block.
+    pub fn sequence(self, children: &[Expr<'m>]) -> Expr<'m> {
+        match children {
+            [single] => *single,
+            _ => self.block(None, children, None),
+        }
+    }
+
+    pub fn loop_(self, label: &str, body: Expr<'m>) -> Expr<'m> {
+        let label = c_name(label);
+        Expr::from_raw(unsafe { c::BinaryenLoop(self.raw(), label.as_ptr(), body.raw()) })
+    }
+
+    pub fn if_(self, condition: Expr<'m>, then: Expr<'m>, otherwise: Option<Expr<'m>>) -> Expr<'m> {
+        Expr::from_raw(unsafe {
+            c::BinaryenIf(
+                self.raw(),
+                condition.raw(),
+                then.raw(),
+                otherwise.map_or(std::ptr::null_mut(), Expr::raw),
+            )
+        })
+    }
+
+    pub fn select(self, condition: Expr<'m>, if_true: Expr<'m>, if_false: Expr<'m>) -> Expr<'m> {
+        Expr::from_raw(unsafe { c::BinaryenSelect(self.raw(), condition.raw(), if_true.raw(), if_false.raw()) })
+    }
+
+    /// `br` (no condition) or `br_if`.
+    pub fn break_(self, label: &str, condition: Option<Expr<'m>>, value: Option<Expr<'m>>) -> Expr<'m> {
+        let label = c_name(label);
+        Expr::from_raw(unsafe {
+            c::BinaryenBreak(
+                self.raw(),
+                label.as_ptr(),
+                condition.map_or(std::ptr::null_mut(), Expr::raw),
+                value.map_or(std::ptr::null_mut(), Expr::raw),
+            )
+        })
+    }
+
+    /// `br_table`.
+    pub fn switch(self, labels: &[&str], default: &str, condition: Expr<'m>) -> Expr<'m> {
+        let labels: Vec<CString> = labels.iter().map(|l| c_name(l)).collect();
+        let mut pointers: Vec<_> = labels.iter().map(|l| l.as_ptr()).collect();
+        let default = c_name(default);
+        Expr::from_raw(unsafe {
+            c::BinaryenSwitch(
+                self.raw(),
+                pointers.as_mut_ptr(),
+                pointers.len() as u32,
+                default.as_ptr(),
+                condition.raw(),
+                std::ptr::null_mut(),
+            )
+        })
+    }
+
+    pub fn call(self, function: &str, operands: &[Expr<'m>], results: Type) -> Expr<'m> {
+        let function = c_name(function);
+        let mut raw: Vec<_> = operands.iter().map(|e| e.raw()).collect();
+        Expr::from_raw(unsafe {
+            c::BinaryenCall(self.raw(), function.as_ptr(), raw.as_mut_ptr(), raw.len() as u32, results.0)
+        })
+    }
+
+    /// `call_indirect` of a function without parameters.
+    pub fn call_indirect(self, table: &str, index: Expr<'m>, results: Type) -> Expr<'m> {
+        let table = c_name(table);
+        Expr::from_raw(unsafe {
+            c::BinaryenCallIndirect(
+                self.raw(),
+                table.as_ptr(),
+                index.raw(),
+                std::ptr::null_mut(),
+                0,
+                Type::NONE.0,
+                results.0,
+            )
+        })
+    }
+
+    pub fn tuple(self, values: &[Expr<'m>]) -> Expr<'m> {
+        let mut raw: Vec<_> = values.iter().map(|e| e.raw()).collect();
+        Expr::from_raw(unsafe { c::BinaryenTupleMake(self.raw(), raw.as_mut_ptr(), raw.len() as u32) })
+    }
+
+    pub fn tuple_extract(self, tuple: Expr<'m>, index: u32) -> Expr<'m> {
+        Expr::from_raw(unsafe { c::BinaryenTupleExtract(self.raw(), tuple.raw(), index) })
+    }
+
+    /// `left >= right`, unsigned.
+    pub fn i32_ge_u(self, left: Expr<'m>, right: Expr<'m>) -> Expr<'m> {
+        self.binary(unsafe { c::BinaryenGeUInt32() }, left, right)
+    }
+
+    pub fn i32_lt_u(self, left: Expr<'m>, right: Expr<'m>) -> Expr<'m> {
+        self.binary(unsafe { c::BinaryenLtUInt32() }, left, right)
+    }
+
+    pub fn i32_eq(self, left: Expr<'m>, right: Expr<'m>) -> Expr<'m> {
+        self.binary(unsafe { c::BinaryenEqInt32() }, left, right)
+    }
+
+    pub fn i32_sub(self, left: Expr<'m>, right: Expr<'m>) -> Expr<'m> {
+        self.binary(unsafe { c::BinaryenSubInt32() }, left, right)
+    }
+
+    pub fn i32_add(self, left: Expr<'m>, right: Expr<'m>) -> Expr<'m> {
+        self.binary(unsafe { c::BinaryenAddInt32() }, left, right)
+    }
+
+    pub fn i32_or(self, left: Expr<'m>, right: Expr<'m>) -> Expr<'m> {
+        self.binary(unsafe { c::BinaryenOrInt32() }, left, right)
+    }
+
+    fn binary(self, op: c::BinaryenOp, left: Expr<'m>, right: Expr<'m>) -> Expr<'m> {
+        Expr::from_raw(unsafe { c::BinaryenBinary(self.raw(), op, left.raw(), right.raw()) })
+    }
+}

@@ -1,0 +1,208 @@
+//! The cxx bridge to the shim under `cpp/`. Everything here is wrapped by the safe handles of [`super`].
+//!
+//! Expressions cross as addresses (`usize`), types as Binaryen's type ids.
+#![allow(clippy::missing_safety_doc)]
+
+use super::task::{FunctionTask, run_function_task, run_pass};
+
+#[cxx::bridge(namespace = "fork_instrument")]
+pub mod bridge {
+    /// One expression of a function body, in post-order.
+    #[derive(Clone, Copy)]
+    struct Node {
+        expression: usize,
+        /// Binaryen's `Expression::Id`.
+        id: u32,
+        type_id: usize,
+        /// Row of the parent; `u32::MAX` for the body itself.
+        parent: u32,
+        /// Position among the parent's children, in order of execution.
+        child: u32,
+        /// First row of the subtree: its rows are `first..=self`.
+        first: u32,
+        /// 0 no call, 1 `call`, 2 `call_indirect`, 3 `call_ref`.
+        call: u32,
+        /// The local that a `local.get`, `local.set` or `local.tee` names; else `u32::MAX`.
+        local: u32,
+    }
+
+    /// What `EffectAnalyzer` says of an expression.
+    struct Effects {
+        calls: bool,
+        generative: bool,
+        traps: bool,
+        /// Any effect but a trap.
+        side_effects: bool,
+        /// Reads of memory, tables, mutable globals and the like, whose value a call may change.
+        reads_mutable_state: bool,
+        reads: Vec<u32>,
+        writes: Vec<u32>,
+    }
+
+    struct ModuleFacts {
+        /// Name of the start function; empty if there is none.
+        start: String,
+        reference_types: bool,
+        bulk_memory: bool,
+        exceptions: bool,
+        multivalue: bool,
+        has_dylink: bool,
+    }
+
+    struct FunctionRow {
+        name: String,
+        imported: bool,
+        module: String,
+        base: String,
+        heap_type: usize,
+        params: usize,
+        results: usize,
+    }
+
+    struct ExportRow {
+        name: String,
+        /// 0 function, 1 table, 2 memory, 3 global, 4 tag.
+        kind: u32,
+        item: String,
+    }
+
+    struct GlobalRow {
+        name: String,
+        imported: bool,
+        mutable_: bool,
+        type_id: usize,
+    }
+
+    struct MemoryRow {
+        name: String,
+        imported: bool,
+        is64: bool,
+        shared: bool,
+    }
+
+    struct TableRow {
+        name: String,
+        imported: bool,
+        is64: bool,
+        of_functions: bool,
+    }
+
+    /// An import that is no function.
+    struct ImportRow {
+        /// module.base
+        name: String,
+        kind: String,
+    }
+
+    /// A function named by an element segment, or by an initializer (then with no table).
+    struct Reference {
+        table: String,
+        function: String,
+    }
+
+    /// Something in a body that matters to the call graph.
+    struct CallSite {
+        /// Index of the function whose body it is in.
+        caller: u32,
+        /// 0 `call`, 1 `call_indirect`, 2 `call_ref`, 3 `ref.func`, 4 a write to a table, 5 a write of a reference to a global.
+        kind: u32,
+        /// The function, table or global.
+        target: String,
+        is_return: bool,
+        heap_type: usize,
+    }
+
+    extern "Rust" {
+        type FunctionTask<'a>;
+        fn run_function_task(task: &FunctionTask<'_>, index: usize, func: Pin<&mut Function>);
+        fn run_pass(pass: Pin<&mut Pass>, module: Pin<&mut Module>, argument: &CxxString) -> String;
+    }
+
+    unsafe extern "C++" {
+        include!("cpp/tree.h");
+        include!("cpp/analyses.h");
+        include!("cpp/module.h");
+        include!("cpp/registration.h");
+        include!("cpp/tool.h");
+
+        #[namespace = "wasm"]
+        type Module;
+        #[namespace = "wasm"]
+        type Function;
+        #[namespace = "wasm"]
+        type Pass;
+        type LivenessAtCalls;
+
+        fn list_nodes(func: Pin<&mut Function>) -> Vec<Node>;
+        fn get_child(parent: usize, index: u32) -> usize;
+        fn set_child(parent: usize, index: u32, child: usize);
+        fn copy_body(module: Pin<&mut Module>, from: Pin<&mut Function>, to: Pin<&mut Function>);
+        fn copy_location(func: Pin<&mut Function>, original: usize, replacement: usize);
+        fn is_return_call(expression: usize) -> bool;
+        fn refinalize(module: Pin<&mut Module>, func: Pin<&mut Function>);
+        fn copy_expression(module: Pin<&mut Module>, expression: usize) -> usize;
+        fn print_expression(module: Pin<&mut Module>, expression: usize) -> String;
+        fn hint_unlikely(func: Pin<&mut Function>, expression: usize);
+
+        fn effects(module: Pin<&mut Module>, expression: usize) -> Effects;
+        fn shallow_effects(module: Pin<&mut Module>, expression: usize) -> Effects;
+        fn hash_expression(expression: usize) -> u64;
+        fn equal_expressions(left: usize, right: usize) -> bool;
+        fn liveness_at_calls(module: Pin<&mut Module>, func: Pin<&mut Function>) -> UniquePtr<LivenessAtCalls>;
+        fn after(self: &LivenessAtCalls, call: usize) -> Result<Vec<u32>>;
+        fn reachable(self: &LivenessAtCalls, call: usize) -> bool;
+
+        fn module_facts(module: &Module) -> ModuleFacts;
+        fn list_functions(module: &Module) -> Vec<FunctionRow>;
+        fn list_exports(module: &Module) -> Vec<ExportRow>;
+        fn list_globals(module: &Module) -> Vec<GlobalRow>;
+        fn list_memories(module: &Module) -> Vec<MemoryRow>;
+        fn list_tables(module: &Module) -> Vec<TableRow>;
+        fn list_references(module: Pin<&mut Module>) -> Vec<Reference>;
+        fn list_calls(module: Pin<&mut Module>) -> Vec<CallSite>;
+        fn describe_call(call: usize) -> Result<CallSite>;
+        fn is_sub_type(callee: usize, expected: usize) -> bool;
+        fn has_name_with_prefix(module: &Module, prefix: &str) -> bool;
+        fn merge_text(module: Pin<&mut Module>, text: &str) -> Result<()>;
+        fn add_custom_section(module: Pin<&mut Module>, name: &str, data: &[u8]);
+        fn list_other_imports(module: &Module) -> Vec<ImportRow>;
+        fn has_function(module: &Module, name: &str) -> bool;
+        fn has_custom_section(module: &Module, name: &str) -> bool;
+        fn retarget_export(module: Pin<&mut Module>, export_name: &str, function: &str);
+        fn replace_references(module: Pin<&mut Module>, function: &str, replacement: &str);
+        fn add_resume_function(module: Pin<&mut Module>, like: &Function, name: &str);
+        fn add_function_like(module: Pin<&mut Module>, like: &Function, name: &str);
+        fn add_function_table(module: Pin<&mut Module>, name: &str, functions: &[String]);
+        fn extend_function_table(module: Pin<&mut Module>, name: &str, functions: &[String]) -> u64;
+        fn get_function(module: Pin<&mut Module>, name: &str) -> *mut Function;
+        fn function_name(func: &Function) -> String;
+        fn add_local(func: Pin<&mut Function>, type_id: usize, name: &str) -> u32;
+        fn local_name(func: Pin<&mut Function>, index: u32) -> String;
+        fn local_types(func: Pin<&mut Function>) -> Vec<usize>;
+        fn type_components(type_id: usize) -> Vec<usize>;
+        fn is_defaultable(type_id: usize) -> bool;
+        fn is_reference(type_id: usize) -> bool;
+        fn print_type(module: Pin<&mut Module>, type_id: usize) -> String;
+        fn for_each_function(
+            pass: Pin<&mut Pass>,
+            module: Pin<&mut Module>,
+            functions: &[String],
+            task: &FunctionTask<'_>,
+        ) -> Result<()>;
+        fn run_on_functions(
+            pass: Pin<&mut Pass>,
+            module: Pin<&mut Module>,
+            functions: &[String],
+            passes: &[String],
+        ) -> Result<()>;
+        fn run_on_module(pass: Pin<&mut Pass>, module: Pin<&mut Module>, name: &str) -> Result<()>;
+        fn pass_argument_keys(pass: &Pass) -> Vec<String>;
+        fn pass_argument(pass: &Pass, key: &str) -> Result<String>;
+        fn optimize_level(pass: &Pass) -> i32;
+        fn shrink_level(pass: &Pass) -> i32;
+
+        fn register_pass(name: &str, description: &str);
+        fn run_wasm_opt(arguments: Vec<String>) -> Result<i32>;
+        fn install_terminate_handler();
+    }
+}

@@ -1,0 +1,120 @@
+//! Functions and the analyses that look at one function at a time.
+
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::ptr::NonNull;
+
+use super::ffi::bridge;
+use super::{Expr, Module, Node, Type, c, pinned};
+
+/// A function of the module.
+#[derive(Clone, Copy)]
+pub struct Function<'m>(NonNull<bridge::Function>, PhantomData<&'m bridge::Module>);
+
+// SAFETY: parallel work gives each function to one thread (module documentation).
+unsafe impl Send for Function<'_> {}
+unsafe impl Sync for Function<'_> {}
+
+impl<'m> Function<'m> {
+    pub(super) fn new(func: Pin<&mut bridge::Function>) -> Self {
+        // SAFETY: the reference is only turned into the handle's pointer.
+        Function(NonNull::from(unsafe { func.get_unchecked_mut() }), PhantomData)
+    }
+
+    pub(super) fn from_raw(raw: *mut bridge::Function) -> Self {
+        Function(NonNull::new(raw).expect("Binaryen throws for an unknown function"), PhantomData)
+    }
+
+    pub(super) fn pin(self) -> Pin<&'m mut bridge::Function> {
+        // SAFETY: see `pinned`.
+        unsafe { pinned(self.0) }
+    }
+
+    fn raw(self) -> c::BinaryenFunctionRef {
+        self.0.as_ptr().cast()
+    }
+
+    pub fn name(self) -> String {
+        bridge::function_name(&self.pin())
+    }
+
+    pub fn body(self) -> Expr<'m> {
+        // SAFETY: the function is alive as long as the module.
+        Expr::from_raw(unsafe { c::BinaryenFunctionGetBody(self.raw()) })
+    }
+
+    pub fn set_body(self, body: Expr<'m>) {
+        // SAFETY: as above.
+        unsafe { c::BinaryenFunctionSetBody(self.raw(), body.raw()) }
+    }
+
+    pub fn results(self) -> Type {
+        // SAFETY: as above.
+        Type::from_id(unsafe { c::BinaryenFunctionGetResults(self.raw()) })
+    }
+
+    pub fn num_params(self) -> u32 {
+        // SAFETY: as above.
+        Type::from_id(unsafe { c::BinaryenFunctionGetParams(self.raw()) }).components().len() as u32
+    }
+
+    /// Types of all locals, parameters first.
+    pub fn local_types(self) -> Vec<Type> {
+        bridge::local_types(self.pin()).into_iter().map(Type::from_id).collect()
+    }
+
+    /// Adds a variable; its name is made unique in the function.
+    pub fn add_local(self, type_: Type, name: &str) -> u32 {
+        bridge::add_local(self.pin(), type_.0, name)
+    }
+
+    /// The local's name, or its index as text.
+    pub fn local_name(self, index: u32) -> String {
+        bridge::local_name(self.pin(), index)
+    }
+
+    /// All expressions of the body in post-order.
+    pub fn nodes(self) -> Vec<Node> {
+        bridge::list_nodes(self.pin())
+    }
+
+    /// Gives `to` a deep copy of this function's body, with debug locations.
+    pub fn copy_body_to(self, module: Module<'m>, to: Function<'m>) {
+        bridge::copy_body(module.pin(), self.pin(), to.pin());
+    }
+
+    /// Gives `replacement` the debug location of `original`.
+    pub fn copy_location(self, original: Expr<'m>, replacement: Expr<'m>) {
+        bridge::copy_location(self.pin(), original.address(), replacement.address());
+    }
+
+    /// Recomputes all types, and makes locals that cannot be null valid again.
+    pub fn refinalize(self, module: Module<'m>) {
+        bridge::refinalize(module.pin(), self.pin());
+    }
+
+    /// Liveness of locals at calls. Binaryen's analysis may replace code that cannot be reached.
+    pub fn liveness(self, module: Module<'m>) -> Liveness {
+        Liveness(bridge::liveness_at_calls(module.pin(), self.pin()))
+    }
+
+    /// Marks a `br_if` as unlikely to be taken.
+    pub fn hint_unlikely(self, branch: Expr<'m>) {
+        bridge::hint_unlikely(self.pin(), branch.address());
+    }
+}
+
+/// Which locals are live after each call of a function.
+pub struct Liveness(cxx::UniquePtr<bridge::LivenessAtCalls>);
+
+impl Liveness {
+    /// Whether control can reach the call.
+    pub fn is_reachable(&self, call: Expr<'_>) -> bool {
+        self.0.reachable(call.address())
+    }
+
+    /// The locals that may be read after the call returns or throws, ascending. Panics when the call cannot be reached.
+    pub fn after(&self, call: Expr<'_>) -> Vec<u32> {
+        self.0.after(call.address()).expect("the call can be reached")
+    }
+}

@@ -1,0 +1,299 @@
+//! Safe handles over Binaryen's IR: the only place with `unsafe`.
+//!
+//! A [`Module`], [`Function`] or [`Expr`] is a small copyable handle with the lifetime of Binaryen's module. Binaryen
+//! allocates expressions in an arena that lives as long as the module, so a handle never dangles within the pass. The
+//! handles give shared mutability, as Binaryen's own pointers do; what Binaryen asks of its passes is asked of ours: a
+//! thread touches only the function that it was given, and module items are added outside of parallel work.
+
+mod build;
+pub mod ffi;
+mod function;
+mod module;
+mod task;
+
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::ptr::NonNull;
+
+pub use build::{Builder, Literal};
+pub use ffi::bridge::{CallSite, Effects, ExportRow, FunctionRow, GlobalRow, MemoryRow, ModuleFacts, Node, Reference, TableRow};
+pub use function::{Function, Liveness};
+pub use module::{Module, Pass};
+pub use task::{PassBody, register_pass};
+
+use binaryen_sys as c;
+use ffi::bridge;
+
+/// A Binaryen type: a value type, a tuple of them, `none` or `unreachable`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Type(usize);
+
+impl Type {
+    pub const NONE: Type = Type(0);
+    pub const UNREACHABLE: Type = Type(1);
+    pub const I32: Type = Type(2);
+    pub const I64: Type = Type(3);
+    pub const F32: Type = Type(4);
+    pub const F64: Type = Type(5);
+    pub const V128: Type = Type(6);
+
+    pub(crate) fn from_id(id: usize) -> Type {
+        Type(id)
+    }
+
+    pub fn is_concrete(self) -> bool {
+        self.0 > Type::UNREACHABLE.0
+    }
+
+    /// The value types of a tuple; of a single value type, itself; of `none` and `unreachable`, nothing.
+    pub fn components(self) -> Vec<Type> {
+        if self.is_numeric() {
+            return vec![self];
+        }
+        bridge::type_components(self.0).into_iter().map(Type).collect()
+    }
+
+    /// One of i32, i64, f32, f64 and v128.
+    pub fn is_numeric(self) -> bool {
+        (Type::I32.0..=Type::V128.0).contains(&self.0)
+    }
+
+    pub fn is_reference(self) -> bool {
+        bridge::is_reference(self.0)
+    }
+
+    /// Whether a local of this type has a value before it is set.
+    pub fn is_defaultable(self) -> bool {
+        bridge::is_defaultable(self.0)
+    }
+
+    /// Bytes of a numeric value in memory; 0 for other types.
+    pub fn size(self) -> u32 {
+        match self {
+            Type::I32 | Type::F32 => 4,
+            Type::I64 | Type::F64 => 8,
+            Type::V128 => 16,
+            _ => 0,
+        }
+    }
+
+    /// The name in the text format of a numeric type.
+    pub fn keyword(self) -> Option<&'static str> {
+        Some(match self {
+            Type::I32 => "i32",
+            Type::I64 => "i64",
+            Type::F32 => "f32",
+            Type::F64 => "f64",
+            Type::V128 => "v128",
+            _ => return None,
+        })
+    }
+}
+
+impl std::fmt::Debug for Type {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.keyword() {
+            Some(keyword) => f.write_str(keyword),
+            None => write!(f, "Type({})", self.0),
+        }
+    }
+}
+
+/// An expression in a module's arena.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Expr<'m>(NonNull<c::BinaryenExpression>, PhantomData<&'m c::BinaryenModule>);
+
+// SAFETY: an expression belongs to one function, and parallel work gives each function to one thread (module
+// documentation).
+unsafe impl Send for Expr<'_> {}
+unsafe impl Sync for Expr<'_> {}
+
+impl<'m> Expr<'m> {
+    fn from_raw(raw: *mut c::BinaryenExpression) -> Self {
+        Expr(NonNull::new(raw).expect("Binaryen returns expressions, not null"), PhantomData)
+    }
+
+    pub(crate) fn from_address(address: usize) -> Self {
+        Self::from_raw(address as *mut _)
+    }
+
+    fn raw(self) -> c::BinaryenExpressionRef {
+        self.0.as_ptr()
+    }
+
+    pub fn address(self) -> usize {
+        self.0.as_ptr() as usize
+    }
+
+    pub fn type_(self) -> Type {
+        // SAFETY: the expression is alive as long as the module.
+        Type(unsafe { c::BinaryenExpressionGetType(self.raw()) })
+    }
+
+    /// Recomputes the type from the children's types.
+    pub fn finalize(self) {
+        // SAFETY: as above.
+        unsafe { c::BinaryenExpressionFinalize(self.raw()) }
+    }
+
+    pub fn kind(self) -> Kind {
+        // SAFETY: as above.
+        Kind::from_id(unsafe { c::BinaryenExpressionGetId(self.raw()) })
+    }
+
+    /// The child at a position in the order of execution. Panics when there is none.
+    pub fn child(self, index: u32) -> Expr<'m> {
+        Expr::from_address(bridge::get_child(self.address(), index))
+    }
+
+    pub fn set_child(self, index: u32, child: Expr<'m>) {
+        bridge::set_child(self.address(), index, child.address());
+    }
+
+    /// What a call calls; `None` for other expressions, and for a `call_ref` of the bottom type.
+    pub fn describe_call(self) -> Option<CallSite> {
+        matches!(self.kind(), Kind::Call | Kind::CallIndirect | Kind::CallRef)
+            .then(|| bridge::describe_call(self.address()).ok())
+            .flatten()
+    }
+
+    pub fn is_return_call(self) -> bool {
+        bridge::is_return_call(self.address())
+    }
+
+    /// A hash under which expressions equal by [`Expr::same_as`] collide.
+    pub fn hash(self) -> u64 {
+        bridge::hash_expression(self.address())
+    }
+
+    /// Whether two expressions have the same structure and the same leaves.
+    pub fn same_as(self, other: Expr<'m>) -> bool {
+        bridge::equal_expressions(self.address(), other.address())
+    }
+
+    /// The name of a block or loop, if it has one.
+    pub fn label(self) -> Option<String> {
+        // SAFETY: each accessor is used on the kind of expression it is for.
+        let name = unsafe {
+            match self.kind() {
+                Kind::Block => c::BinaryenBlockGetName(self.raw()),
+                Kind::Loop => c::BinaryenLoopGetName(self.raw()),
+                _ => return None,
+            }
+        };
+        if name.is_null() {
+            return None;
+        }
+        // SAFETY: Binaryen's names are interned, NUL-terminated strings.
+        Some(unsafe { std::ffi::CStr::from_ptr(name) }.to_string_lossy().into_owned())
+    }
+
+    /// The local that a `local.get`, `local.set` or `local.tee` names. Panics on other expressions.
+    pub fn local(self) -> u32 {
+        // SAFETY: each accessor is used on the kind of expression it is for.
+        unsafe {
+            match self.kind() {
+                Kind::LocalGet => c::BinaryenLocalGetGetIndex(self.raw()),
+                Kind::LocalSet => c::BinaryenLocalSetGetIndex(self.raw()),
+                other => panic!("{other:?} names no local"),
+            }
+        }
+    }
+
+    /// The children of a block. Panics on other expressions.
+    pub fn block_children(self) -> Vec<Expr<'m>> {
+        assert_eq!(self.kind(), Kind::Block);
+        // SAFETY: the expression is a block, and the indices are within its list.
+        unsafe {
+            (0..c::BinaryenBlockGetNumChildren(self.raw()))
+                .map(|i| Expr::from_raw(c::BinaryenBlockGetChildAt(self.raw(), i)))
+                .collect()
+        }
+    }
+}
+
+/// The kinds of expression that the pass treats by name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Block,
+    If,
+    Loop,
+    Try,
+    TryTable,
+    Call,
+    CallIndirect,
+    CallRef,
+    LocalGet,
+    LocalSet,
+    Drop,
+    Return,
+    Const,
+    Unary,
+    Binary,
+    Other,
+}
+
+impl Kind {
+    fn from_id(id: u32) -> Kind {
+        // SAFETY: these functions return constants.
+        static IDS: std::sync::OnceLock<Vec<(u32, Kind)>> = std::sync::OnceLock::new();
+        let ids = IDS.get_or_init(|| unsafe {
+            vec![
+                (c::BinaryenBlockId(), Kind::Block),
+                (c::BinaryenIfId(), Kind::If),
+                (c::BinaryenLoopId(), Kind::Loop),
+                (c::BinaryenTryId(), Kind::Try),
+                (c::BinaryenTryTableId(), Kind::TryTable),
+                (c::BinaryenCallId(), Kind::Call),
+                (c::BinaryenCallIndirectId(), Kind::CallIndirect),
+                (c::BinaryenCallRefId(), Kind::CallRef),
+                (c::BinaryenLocalGetId(), Kind::LocalGet),
+                (c::BinaryenLocalSetId(), Kind::LocalSet),
+                (c::BinaryenDropId(), Kind::Drop),
+                (c::BinaryenReturnId(), Kind::Return),
+                (c::BinaryenConstId(), Kind::Const),
+                (c::BinaryenUnaryId(), Kind::Unary),
+                (c::BinaryenBinaryId(), Kind::Binary),
+            ]
+        });
+        ids.iter().find(|(known, _)| *known == id).map_or(Kind::Other, |(_, kind)| *kind)
+    }
+
+    /// Block, if, loop, try and try_table: their children are regions rather than operands.
+    pub fn is_control_flow(self) -> bool {
+        matches!(self, Kind::Block | Kind::If | Kind::Loop | Kind::Try | Kind::TryTable)
+    }
+}
+
+impl Node {
+    pub fn expr<'m>(&self) -> Expr<'m> {
+        Expr::from_address(self.expression)
+    }
+
+    pub fn kind(&self) -> Kind {
+        Kind::from_id(self.id)
+    }
+
+    pub fn type_(&self) -> Type {
+        Type(self.type_id)
+    }
+
+    pub fn is_call(&self) -> bool {
+        self.call != 0
+    }
+}
+
+/// Runs Binaryen's `wasm-opt` with the process's arguments. Does not return when it succeeds: the tool ends the process
+/// with its status. An error is the text of a fatal error.
+pub fn run_wasm_opt(arguments: Vec<String>) -> Result<i32, String> {
+    bridge::install_terminate_handler();
+    bridge::run_wasm_opt(arguments).map_err(|e| e.what().to_string())
+}
+
+/// A pinned reference to a C++ object behind a handle.
+///
+/// SAFETY: the pointer is valid for the module's lifetime, and the opaque C++ types have no Rust-visible fields, so
+/// that aliasing references never overlap memory that Rust reads or writes.
+unsafe fn pinned<'a, T>(raw: NonNull<T>) -> Pin<&'a mut T> {
+    unsafe { Pin::new_unchecked(&mut *raw.as_ptr()) }
+}

@@ -1,0 +1,245 @@
+//! The module around the functions, and the running pass.
+
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::ptr::NonNull;
+
+use super::ffi::bridge;
+use super::task::FunctionTask;
+use super::{
+    Builder, CallSite, Effects, ExportRow, Expr, Function, FunctionRow, GlobalRow, MemoryRow, ModuleFacts, Reference,
+    TableRow, Type, c, pinned,
+};
+
+/// Binaryen's module.
+#[derive(Clone, Copy)]
+pub struct Module<'m>(NonNull<bridge::Module>, PhantomData<&'m bridge::Module>);
+
+// SAFETY: Binaryen lets threads read the module and allocate in its arena; items are added outside of parallel work.
+unsafe impl Send for Module<'_> {}
+unsafe impl Sync for Module<'_> {}
+
+impl<'m> Module<'m> {
+    pub(super) fn new(module: Pin<&mut bridge::Module>) -> Self {
+        // SAFETY: the reference is only turned into the handle's pointer.
+        Module(NonNull::from(unsafe { module.get_unchecked_mut() }), PhantomData)
+    }
+
+    pub(super) fn pin(self) -> Pin<&'m mut bridge::Module> {
+        // SAFETY: see `pinned`.
+        unsafe { pinned(self.0) }
+    }
+
+    pub(super) fn raw(self) -> c::BinaryenModuleRef {
+        self.0.as_ptr().cast()
+    }
+
+    pub fn build(self) -> Builder<'m> {
+        Builder::new(self)
+    }
+
+    pub fn facts(self) -> ModuleFacts {
+        bridge::module_facts(&self.pin())
+    }
+
+    pub fn functions(self) -> Vec<FunctionRow> {
+        bridge::list_functions(&self.pin())
+    }
+
+    pub fn exports(self) -> Vec<ExportRow> {
+        bridge::list_exports(&self.pin())
+    }
+
+    pub fn globals(self) -> Vec<GlobalRow> {
+        bridge::list_globals(&self.pin())
+    }
+
+    pub fn memories(self) -> Vec<MemoryRow> {
+        bridge::list_memories(&self.pin())
+    }
+
+    pub fn tables(self) -> Vec<TableRow> {
+        bridge::list_tables(&self.pin())
+    }
+
+    /// Function references outside of function bodies.
+    pub fn references(self) -> Vec<Reference> {
+        bridge::list_references(self.pin())
+    }
+
+    /// Calls, function references and table writes in function bodies.
+    pub fn calls(self) -> Vec<CallSite> {
+        bridge::list_calls(self.pin())
+    }
+
+    /// Whether a function of heap type `callee` can be called through the heap type `expected`.
+    pub fn is_sub_type(self, callee: usize, expected: usize) -> bool {
+        bridge::is_sub_type(callee, expected)
+    }
+
+    pub fn has_name_with_prefix(self, prefix: &str) -> bool {
+        bridge::has_name_with_prefix(&self.pin(), prefix)
+    }
+
+    /// The defined or imported function of an internal name. Binaryen throws when there is none.
+    pub fn function(self, name: &str) -> Function<'m> {
+        Function::from_raw(bridge::get_function(self.pin(), name))
+    }
+
+    /// Effects of an expression and all below it.
+    pub fn effects(self, expr: Expr<'m>) -> Effects {
+        bridge::effects(self.pin(), expr.address())
+    }
+
+    /// Effects of an expression itself, without its children.
+    pub fn shallow_effects(self, expr: Expr<'m>) -> Effects {
+        bridge::shallow_effects(self.pin(), expr.address())
+    }
+
+    pub fn print_expression(self, expr: Expr<'m>) -> String {
+        bridge::print_expression(self.pin(), expr.address())
+    }
+
+    pub fn print_type(self, type_: Type) -> String {
+        bridge::print_type(self.pin(), type_.0)
+    }
+
+    /// Adds the functions and globals defined by a module in text form. What it imports stands for items of the same
+    /// internal name here. An error is the parser's message.
+    pub fn merge_text(self, text: &str) -> Result<(), String> {
+        bridge::merge_text(self.pin(), text).map_err(|e| e.what().to_string())
+    }
+
+    pub fn add_custom_section(self, name: &str, data: &[u8]) {
+        bridge::add_custom_section(self.pin(), name, data);
+    }
+
+    /// Names (module.base) and kinds of imports that are no functions.
+    pub fn other_imports(self) -> Vec<(String, String)> {
+        bridge::list_other_imports(&self.pin()).into_iter().map(|row| (row.name, row.kind)).collect()
+    }
+
+    pub fn has_function(self, name: &str) -> bool {
+        bridge::has_function(&self.pin(), name)
+    }
+
+    pub fn has_custom_section(self, name: &str) -> bool {
+        bridge::has_custom_section(&self.pin(), name)
+    }
+
+    pub fn export_function(self, export: &str, function: &str) {
+        let (function, export) = (super::build::c_name(function), super::build::c_name(export));
+        // SAFETY: the strings are NUL-terminated, and Binaryen interns them.
+        unsafe { c::BinaryenAddFunctionExport(self.raw(), function.as_ptr(), export.as_ptr()) };
+    }
+
+    /// Adds a defined function without variables.
+    pub fn add_function(self, name: &str, params: Type, results: Type, body: Expr<'m>) {
+        let name = super::build::c_name(name);
+        // SAFETY: the name is NUL-terminated and interned, there are no variables, and the body is this module's.
+        unsafe {
+            c::BinaryenAddFunction(
+                self.raw(),
+                name.as_ptr(),
+                params.0,
+                results.0,
+                std::ptr::null_mut(),
+                0,
+                body.raw(),
+            )
+        };
+    }
+
+    pub fn retarget_export(self, export: &str, function: &str) {
+        bridge::retarget_export(self.pin(), export, function);
+    }
+
+    /// Replaces references to a function, but for plain calls, by references to another.
+    pub fn replace_references(self, function: &str, replacement: &str) {
+        bridge::replace_references(self.pin(), function, replacement);
+    }
+
+    /// Adds a function with the results of `like`, no parameters, and all locals of `like` as variables.
+    pub fn add_resume_function(self, like: Function<'m>, name: &str) {
+        bridge::add_resume_function(self.pin(), &like.pin(), name);
+    }
+
+    /// Adds a defined function of the same type, with a body of `unreachable`.
+    pub fn add_function_like(self, like: Function<'m>, name: &str) -> Function<'m> {
+        bridge::add_function_like(self.pin(), &like.pin(), name);
+        self.function(name)
+    }
+
+    /// Adds a table and fills it with functions.
+    pub fn add_function_table(self, name: &str, functions: &[String]) {
+        bridge::add_function_table(self.pin(), name, functions);
+    }
+
+    /// Appends functions to a defined table; returns the index of the first.
+    pub fn extend_function_table(self, name: &str, functions: &[String]) -> u64 {
+        bridge::extend_function_table(self.pin(), name, functions)
+    }
+}
+
+/// The pass as Binaryen runs it: its options and its threads.
+#[derive(Clone, Copy)]
+pub struct Pass<'m>(NonNull<bridge::Pass>, PhantomData<&'m bridge::Pass>);
+
+impl<'m> Pass<'m> {
+    pub(super) fn new(pass: Pin<&mut bridge::Pass>) -> Self {
+        // SAFETY: the reference is only turned into the handle's pointer.
+        Pass(NonNull::from(unsafe { pass.get_unchecked_mut() }), PhantomData)
+    }
+
+    fn pin(self) -> Pin<&'m mut bridge::Pass> {
+        // SAFETY: see `pinned`.
+        unsafe { pinned(self.0) }
+    }
+
+    /// All `--pass-arg`s that are not another pass's own, sorted by key.
+    pub fn arguments(self) -> Vec<(String, String)> {
+        let keys = bridge::pass_argument_keys(&self.pin());
+        keys.into_iter()
+            .map(|key| {
+                let value = bridge::pass_argument(&self.pin(), &key).expect("the key was just listed");
+                (key, value)
+            })
+            .collect()
+    }
+
+    /// 0 to 4, as in `-O0` to `-O4`.
+    pub fn optimize_level(self) -> i32 {
+        bridge::optimize_level(&self.pin())
+    }
+
+    /// 0, 1 for `-Os`, 2 for `-Oz`.
+    pub fn shrink_level(self) -> i32 {
+        bridge::shrink_level(&self.pin())
+    }
+
+    /// Does work once for each function (named), on Binaryen's threads. Panics in the work are passed on.
+    pub fn for_each_function(
+        self,
+        module: Module<'m>,
+        functions: &[String],
+        work: &(dyn Fn(usize, Function<'_>) + Sync),
+    ) -> Result<(), String> {
+        let task = FunctionTask::new(work);
+        bridge::for_each_function(self.pin(), module.pin(), functions, &task).map_err(|e| e.what().to_string())?;
+        match task.panicked() {
+            Some(message) => panic!("{message}"),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs Binaryen's passes on functions (named), with the pipeline's options.
+    pub fn run_on_functions(self, module: Module<'m>, functions: &[String], passes: &[&str]) -> Result<(), String> {
+        let passes: Vec<String> = passes.iter().map(|s| s.to_string()).collect();
+        bridge::run_on_functions(self.pin(), module.pin(), functions, &passes).map_err(|e| e.what().to_string())
+    }
+
+    /// Runs one of Binaryen's passes on the whole module.
+    pub fn run_on_module(self, module: Module<'m>, name: &str) -> Result<(), String> {
+        bridge::run_on_module(self.pin(), module.pin(), name).map_err(|e| e.what().to_string())
+    }
+}

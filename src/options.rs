@@ -1,0 +1,317 @@
+//! Pass arguments → typed [`Options`]. [`OPTIONS`] is the one list that parsing, messages and the documentation come
+//! from.
+
+use std::fs;
+
+use crate::error::Error;
+
+/// The prefix of all our pass arguments.
+pub const PREFIX: &str = "fork-instrument-";
+/// The name of the pass.
+pub const PASS_NAME: &str = "fork-instrument";
+/// The entry that is assumed when none is given.
+pub const DEFAULT_ENTRY: &str = "kernel.kernel_fork";
+
+/// An option as documented: name without prefix, form of the value (empty for a switch), meaning.
+pub struct OptionInfo {
+    pub name: &'static str,
+    pub value: &'static str,
+    pub help: &'static str,
+}
+
+/// All options.
+pub const OPTIONS: &[OptionInfo] = &[
+    OptionInfo {
+        name: "entry",
+        value: "module.name[,…]",
+        help: "the fork imports; a trailing * matches any rest, @file reads names from a file, one a line; default \
+               kernel.kernel_fork. --fork-instrument=module.name is short for it",
+    },
+    OptionInfo {
+        name: "roots",
+        value: "names",
+        help: "functions that hosts enter through a table (a trailing * matches any rest, @file reads names from a \
+               file); without it, all fork-path functions in imported or exported tables",
+    },
+    OptionInfo {
+        name: "onlylist",
+        value: "names",
+        help: "only these functions are on the fork path, at your own risk (names, *, @file)",
+    },
+    OptionInfo {
+        name: "addlist",
+        value: "names",
+        help: "these functions are on the fork path too (names, *, @file)",
+    },
+    OptionInfo {
+        name: "removelist",
+        value: "names",
+        help: "these functions are not on the fork path, at your own risk (names, *, @file)",
+    },
+    OptionInfo {
+        name: "propagate-addlist",
+        value: "",
+        help: "functions that call functions of the addlist are on the fork path, too",
+    },
+    OptionInfo {
+        name: "ignore-indirect",
+        value: "",
+        help: "calls through tables and references are assumed not to fork, at your own risk",
+    },
+    OptionInfo {
+        name: "memory",
+        value: "name",
+        help: "the memory that holds the frames; needed when there are several",
+    },
+    OptionInfo {
+        name: "replay",
+        value: "none|scalar|effects",
+        help: "which operands resume functions compute again instead of keeping them in locals; default effects",
+    },
+    OptionInfo {
+        name: "verbose",
+        value: "",
+        help: "one line a function on standard error: why it is on the fork path",
+    },
+];
+
+/// Which operands may be computed again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Replay {
+    /// None: every operand that is needed after a landing is kept in a local.
+    None,
+    /// Scalar constants, reads of locals, and integer operations on these that cannot trap.
+    Scalar,
+    /// Whatever has no effects, cannot trap, and reads only what cannot have changed.
+    #[default]
+    Effects,
+}
+
+/// A name, or a prefix followed by `*`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pattern(String);
+
+impl Pattern {
+    pub fn matches(&self, name: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => self.0 == name,
+        }
+    }
+
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The pass's options.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Fork imports, as `module.name`.
+    pub entry: Vec<Pattern>,
+    pub roots: Option<Vec<Pattern>>,
+    pub only_list: Option<Vec<Pattern>>,
+    pub add_list: Vec<Pattern>,
+    pub remove_list: Vec<Pattern>,
+    pub propagate_add_list: bool,
+    pub ignore_indirect: bool,
+    pub memory: Option<String>,
+    pub replay: Replay,
+    pub verbose: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            entry: vec![Pattern(DEFAULT_ENTRY.into())],
+            roots: None,
+            only_list: None,
+            add_list: Vec::new(),
+            remove_list: Vec::new(),
+            propagate_add_list: false,
+            ignore_indirect: false,
+            memory: None,
+            replay: Replay::default(),
+            verbose: false,
+        }
+    }
+}
+
+impl Options {
+    /// Parses all `--pass-arg`s of a pipeline (those of other passes are left alone) and the pass's own argument, which
+    /// is short for the entry.
+    pub fn parse(own: &str, arguments: &[(String, String)]) -> Result<Options, Error> {
+        let mut options = Options::default();
+        for (key, value) in arguments {
+            if let Some(name) = key.strip_prefix(PREFIX) {
+                options.set(name, value)?;
+            }
+        }
+        if !own.is_empty() {
+            options.entry = entries(own)?;
+        }
+        Ok(options)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        match name {
+            "entry" => self.entry = entries(value)?,
+            "roots" => self.roots = Some(names(name, value)?),
+            "onlylist" => self.only_list = Some(names(name, value)?),
+            "addlist" => self.add_list = names(name, value)?,
+            "removelist" => self.remove_list = names(name, value)?,
+            "propagate-addlist" => self.propagate_add_list = switch(name, value)?,
+            "ignore-indirect" => self.ignore_indirect = switch(name, value)?,
+            "memory" => self.memory = Some(non_empty(name, value)?),
+            "replay" => {
+                self.replay = match value {
+                    "none" => Replay::None,
+                    "scalar" => Replay::Scalar,
+                    "effects" => Replay::Effects,
+                    _ => return Err(bad(name, value, "the value is none, scalar or effects")),
+                }
+            }
+            "verbose" => self.verbose = switch(name, value)?,
+            _ => {
+                let known: Vec<String> = OPTIONS.iter().map(usage).collect();
+                return Err(Error::UnknownOption(format!("{PREFIX}{name}"), known.join(", ")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An option as it is written on the command line.
+pub fn usage(option: &OptionInfo) -> String {
+    match option.value {
+        "" => format!("{PREFIX}{}", option.name),
+        value => format!("{PREFIX}{}@{value}", option.name),
+    }
+}
+
+/// The description of the pass for `--help`.
+pub fn description() -> String {
+    let mut text = String::from("lets a program fork: instruments it to unwind its stack to memory and to rewind it");
+    for (i, option) in OPTIONS.iter().enumerate() {
+        text += if i == 0 { " (--pass-arg=" } else { ", " };
+        text += &usage(option);
+    }
+    text + ")"
+}
+
+fn bad(name: &str, value: &str, problem: &str) -> Error {
+    Error::BadOption { option: format!("{PREFIX}{name}"), value: value.into(), problem: problem.into() }
+}
+
+/// Binaryen gives a pass argument without `@` the value "1".
+fn switch(name: &str, value: &str) -> Result<bool, Error> {
+    match value {
+        "" | "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err(bad(name, value, "this option is a switch and takes no value")),
+    }
+}
+
+fn non_empty(name: &str, value: &str) -> Result<String, Error> {
+    match value {
+        "" => Err(bad(name, value, "a value is missing after the @")),
+        _ => Ok(value.into()),
+    }
+}
+
+fn entries(value: &str) -> Result<Vec<Pattern>, Error> {
+    let entries = names("entry", value)?;
+    match entries.iter().find(|p| !p.0.contains('.') && !p.0.ends_with('*')) {
+        Some(p) => Err(bad("entry", &p.0, "an entry is written module.name")),
+        None => Ok(entries),
+    }
+}
+
+/// A list of names, separated by commas outside of parentheses (C++ names have some); `@file` reads one name a line.
+fn names(option: &str, value: &str) -> Result<Vec<Pattern>, Error> {
+    let mut patterns = Vec::new();
+    for name in split_names(value) {
+        if let Some(path) = name.strip_prefix('@') {
+            let text = fs::read_to_string(path).map_err(|e| bad(option, value, &format!("cannot read {path}: {e}")))?;
+            patterns.extend(text.lines().map(str::trim).filter(|l| !l.is_empty()).map(|l| Pattern(l.into())));
+        } else if name.is_empty() {
+            return Err(bad(option, value, "a name is missing"));
+        } else {
+            patterns.push(Pattern(name));
+        }
+    }
+    Ok(patterns)
+}
+
+fn split_names(value: &str) -> Vec<String> {
+    let mut names = vec![String::new()];
+    let mut depth = 0usize;
+    for c in value.chars() {
+        match c {
+            '(' | '<' | '[' => depth += 1,
+            ')' | '>' | ']' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                names.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        names.last_mut().expect("there is always a last name").push(c);
+    }
+    names.into_iter().map(|n| n.trim().to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[(&str, &str)]) -> Result<Options, Error> {
+        let arguments: Vec<_> = arguments.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        Options::parse("", &arguments)
+    }
+
+    #[test]
+    fn arguments_of_other_passes_are_left_alone() {
+        assert_eq!(parse(&[("asyncify-imports", "x.y"), ("stack-check-handler", "h")]), Ok(Options::default()));
+    }
+
+    #[test]
+    fn an_unknown_option_names_the_valid_ones() {
+        let error = parse(&[("fork-instrument-entyr", "a.b")]).unwrap_err().to_string();
+        for option in OPTIONS {
+            assert!(error.contains(&usage(option)), "{error} lacks {}", option.name);
+        }
+    }
+
+    #[test]
+    fn commas_within_parentheses_do_not_separate() {
+        let options = parse(&[("fork-instrument-removelist", "f(int, char),std::pair<int, int>::g,h*")]).unwrap();
+        let names: Vec<_> = options.remove_list.iter().map(Pattern::text).collect();
+        assert_eq!(names, ["f(int, char)", "std::pair<int, int>::g", "h*"]);
+    }
+
+    #[test]
+    fn a_trailing_star_matches_any_rest() {
+        assert!(Pattern("kernel.*".into()).matches("kernel.kernel_fork"));
+        assert!(!Pattern("kernel.*".into()).matches("env.kernel_fork"));
+        assert!(!Pattern("kernel.fork".into()).matches("kernel.fork2"));
+    }
+
+    #[test]
+    fn an_entry_without_a_module_is_refused() {
+        assert!(parse(&[("fork-instrument-entry", "fork")]).is_err());
+    }
+
+    #[test]
+    fn every_documented_option_is_parsed() {
+        for option in OPTIONS {
+            let value = match option.name {
+                "replay" => "scalar",
+                "entry" => "a.b",
+                _ if option.value.is_empty() => "1",
+                _ => "x",
+            };
+            parse(&[(&format!("{PREFIX}{}", option.name), value)]).unwrap();
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The pass, stage by stage.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+
+use crate::abi;
+use crate::analysis::fork_path::{ForkPath, kind};
+use crate::analysis;
+use crate::error::Error;
+use crate::ir::{self, GlobalRow, Module, Pass, Type};
+use crate::options::{self, Options};
+use crate::plan::{Callee, FunctionNumber, FunctionPlan};
+use crate::transform::roots::{self, Roots};
+use crate::transform::runtime::{self, FrameMemory, ResumeTable, Runtime, RuntimeNeeds};
+use crate::transform::{resume, unwind};
+
+/// Puts the pass into Binaryen's registry.
+pub fn register() {
+    ir::register_pass(options::PASS_NAME, &options::description(), |pass, module, argument| {
+        run(pass, module, argument).map_err(|e| format!("--fork-instrument: {e}"))
+    });
+}
+
+fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Error> {
+    let options = Options::parse(argument, &pass.arguments())?;
+    check_not_instrumented(module)?;
+    check_entries(module, &options)?;
+    replace_entry_references(module, &options);
+    let path = ForkPath::discover(module, &options);
+    if !path.has_entry() {
+        let entries: Vec<&str> = options.entry.iter().map(|p| p.text()).collect();
+        warn(&format!("the module does not import the entry {}: it is left as it is", entries.join(", ")));
+        return Ok(());
+    }
+    warn_about_lists(&path, &options);
+    if options.verbose {
+        path.explain().iter().for_each(|line| eprintln!("{line}"));
+    }
+    check_start(module, &path)?;
+    let memory = choose_memory(module, &options)?;
+    let globals = globals_to_save(module)?;
+
+    let names: Vec<String> = path.defined().iter().map(|&f| path.function(f).name.clone()).collect();
+    pass.run_on_functions(module, &names, &["dce"]).map_err(Error::Binaryen)?;
+    let mut plans = make_plans(pass, module, &path, &names, &options)?;
+    number_functions(&path, &mut plans);
+    let resumable: Vec<&FunctionPlan> = plans.iter().filter(|p| p.is_resumable()).collect();
+    let roots = find_roots(module, &path, &options);
+
+    let mut runtime = Runtime::new(module, memory);
+    add_resume_functions(module, &mut runtime, &resumable);
+    let needs = RuntimeNeeds::of(&resumable, globals, &runtime.resume_names, &root_results(module, &roots));
+    runtime::add(module, &runtime, &needs)?;
+    rewrite(pass, module, &runtime, &resumable)?;
+    roots::add(module, &runtime, &roots);
+    clean_up(pass, module, &runtime, &resumable)
+}
+
+fn warn(message: &str) {
+    eprintln!("warning: --fork-instrument: {message}");
+}
+
+fn check_not_instrumented(module: Module<'_>) -> Result<(), Error> {
+    if module.has_custom_section(abi::SECTION) {
+        return Err(Error::AlreadyInstrumented(abi::SECTION));
+    }
+    let ours = [abi::UNWIND_BEGIN, abi::UNWIND_END, abi::REWIND_BEGIN, abi::REWIND_END, abi::STATE];
+    let is_ours = |name: &str| ours.contains(&name) || name == abi::RESUME || name.starts_with("wpk_fork_resume_");
+    match module.exports().into_iter().find(|e| is_ours(&e.name)) {
+        Some(export) => Err(Error::ExportTaken(export.name)),
+        None => Ok(()),
+    }
+}
+
+/// An entry that is imported, but not as a function, is a mistake.
+fn check_entries(module: Module<'_>, options: &Options) -> Result<(), Error> {
+    for (name, kind) in module.other_imports() {
+        if let Some(entry) = options.entry.iter().find(|p| !p.text().ends_with('*') && p.text() == name) {
+            return Err(Error::EntryNotAFunction(entry.text().into(), kind));
+        }
+    }
+    Ok(())
+}
+
+/// A frame with the entry's arguments must exist: where an entry import is exported, referenced or tail-called, a
+/// function that calls it takes its place.
+fn replace_entry_references(module: Module<'_>, options: &Options) {
+    let functions = module.functions();
+    let is_entry = |f: &ir::FunctionRow| {
+        f.imported && options.entry.iter().any(|p| p.matches(&format!("{}.{}", f.module, f.base)))
+    };
+    let entries: Vec<&ir::FunctionRow> = functions.iter().filter(|f| is_entry(f)).collect();
+    if entries.is_empty() {
+        return;
+    }
+    let mut used: Vec<String> = module.references().into_iter().map(|r| r.function).collect();
+    used.extend(module.exports().into_iter().filter(|e| e.kind == 0).map(|e| e.item));
+    used.extend(
+        module
+            .calls()
+            .into_iter()
+            .filter(|c| c.kind == kind::REF_FUNC || c.kind == kind::CALL && c.is_return)
+            .map(|c| c.target),
+    );
+    for entry in entries.iter().filter(|e| used.contains(&e.name)) {
+        let mut name = format!("fork_entry.{}", entry.name);
+        while functions.iter().any(|f| f.name == name) {
+            name.push('_');
+        }
+        let import = module.function(&entry.name);
+        let wrapper = module.add_function_like(import, &name);
+        let build = module.build();
+        let arguments: Vec<_> =
+            wrapper.local_types().into_iter().enumerate().map(|(i, t)| build.local_get(i as u32, t)).collect();
+        wrapper.set_body(build.call(&entry.name, &arguments, import.results()));
+        module.replace_references(&entry.name, &name);
+    }
+}
+
+fn warn_about_lists(path: &ForkPath, options: &Options) {
+    let lists = [
+        ("onlylist", options.only_list.as_deref().unwrap_or(&[])),
+        ("addlist", options.add_list.as_slice()),
+        ("removelist", options.remove_list.as_slice()),
+        ("roots", options.roots.as_deref().unwrap_or(&[])),
+    ];
+    for (list, patterns) in lists {
+        for pattern in path.unmatched(patterns) {
+            warn(&format!("{list}: no function is named {}", pattern.text()));
+        }
+    }
+}
+
+fn check_start(module: Module<'_>, path: &ForkPath) -> Result<(), Error> {
+    let start = module.facts().start;
+    if !start.is_empty() && path.is_on_path(&start) { Err(Error::StartForks(start)) } else { Ok(()) }
+}
+
+fn choose_memory(module: Module<'_>, options: &Options) -> Result<FrameMemory, Error> {
+    let memories = module.memories();
+    let chosen = match (&options.memory, memories.as_slice()) {
+        (Some(name), _) => memories.iter().find(|m| m.name == *name).ok_or_else(|| {
+            let known: Vec<&str> = memories.iter().map(|m| m.name.as_str()).collect();
+            Error::UnknownMemory(name.clone(), known.join(", "))
+        })?,
+        (None, []) => return Err(Error::NoMemory),
+        (None, [single]) => single,
+        (None, several) => return Err(Error::SeveralMemories(several.len())),
+    };
+    Ok(FrameMemory { name: chosen.name.clone(), is64: chosen.is64, shared: chosen.shared })
+}
+
+fn globals_to_save(module: Module<'_>) -> Result<Vec<GlobalRow>, Error> {
+    let mut globals: Vec<GlobalRow> = module.globals();
+    globals.retain(|g| g.mutable_ && !g.imported);
+    let written: Vec<String> =
+        module.calls().into_iter().filter(|c| c.kind == kind::GLOBAL_WRITE).map(|c| c.target).collect();
+    match globals.iter().find(|g| !Type::from_id(g.type_id).is_numeric() && written.contains(&g.name)) {
+        Some(global) => Err(Error::ReferenceGlobal(global.name.clone())),
+        None => {
+            globals.retain(|g| Type::from_id(g.type_id).is_numeric());
+            Ok(globals)
+        }
+    }
+}
+
+fn make_plans<'m>(
+    pass: Pass<'m>,
+    module: Module<'m>,
+    path: &ForkPath,
+    names: &[String],
+    options: &Options,
+) -> Result<Vec<FunctionPlan>, Error> {
+    let plans: Vec<Mutex<Option<Result<FunctionPlan, Error>>>> = names.iter().map(|_| Mutex::new(None)).collect();
+    pass.for_each_function(module, names, &|i, _| {
+        let plan = analysis::plan_function(module, path, module.function(&names[i]), options.replay);
+        *plans[i].lock().expect("no thread panicked") = Some(plan);
+    })
+    .map_err(Error::Binaryen)?;
+    plans
+        .into_iter()
+        .map(|slot| slot.into_inner().expect("no thread panicked").expect("every function was planned"))
+        .collect()
+}
+
+/// Numbers the functions that have resume functions, and resolves what landings resume.
+fn number_functions(path: &ForkPath, plans: &mut [FunctionPlan]) {
+    let mut numbers: HashMap<String, FunctionNumber> = HashMap::new();
+    let mut next = 0;
+    for plan in plans.iter_mut().filter(|p| p.is_resumable()) {
+        plan.number = FunctionNumber(next);
+        next += 1;
+        if !plan.elides {
+            numbers.insert(plan.function.clone(), plan.number);
+        }
+    }
+    for landing in plans.iter_mut().flat_map(|p| &mut p.landings) {
+        if let Some(callee) = landing.direct.and_then(|f| numbers.get(&path.function(f).name)) {
+            landing.callee = Callee::Function(*callee);
+        }
+    }
+}
+
+fn find_roots(module: Module<'_>, path: &ForkPath, options: &Options) -> Roots {
+    let mut exported: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for export in module.exports().into_iter().filter(|e| e.kind == 0) {
+        if path.is_on_path(&export.item) && path.defined().iter().any(|&f| path.function(f).name == export.item) {
+            exported.entry(export.item).or_default().push(export.name);
+        }
+    }
+    let in_tables = path.in_tables();
+    let mut resume_exports: Vec<Type> =
+        in_tables.iter().map(|&f| Type::from_id(path.function(f).results)).collect();
+    resume_exports.sort_unstable();
+    resume_exports.dedup();
+    let named = |name: &str| match &options.roots {
+        Some(patterns) => patterns.iter().any(|p| p.matches(name)),
+        None => path.has_open_table(),
+    };
+    let in_tables = in_tables.into_iter().map(|f| path.function(f).name.clone()).filter(|n| named(n)).collect();
+    Roots { exported, in_tables, resume_exports }
+}
+
+/// Results of what roots resume.
+fn root_results(module: Module<'_>, roots: &Roots) -> Vec<Type> {
+    let mut results: Vec<Type> =
+        roots.exported.keys().chain(&roots.in_tables).map(|name| module.function(name).results()).collect();
+    results.extend(&roots.resume_exports);
+    results
+}
+
+fn add_resume_functions(module: Module<'_>, runtime: &mut Runtime, resumable: &[&FunctionPlan]) {
+    for plan in resumable {
+        let mut name = format!("{}.resume", plan.function);
+        while module.has_function(&name) {
+            name.push('_');
+        }
+        module.add_resume_function(module.function(&plan.function), &name);
+        runtime.resume_names.push(name);
+    }
+    let tables = module.tables();
+    let name = runtime.name("resume");
+    runtime.table = match tables.as_slice() {
+        [] => {
+            module.add_function_table(&name, &runtime.resume_names);
+            ResumeTable::Table { name, base: 0, is64: false }
+        }
+        _ if module.facts().reference_types => {
+            module.add_function_table(&name, &runtime.resume_names);
+            ResumeTable::Table { name, base: 0, is64: false }
+        }
+        [own] if !own.imported && own.of_functions => {
+            let base = module.extend_function_table(&own.name, &runtime.resume_names);
+            ResumeTable::Table { name: own.name.clone(), base, is64: own.is64 }
+        }
+        _ => ResumeTable::Switch,
+    };
+}
+
+fn rewrite<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, plans: &[&FunctionPlan]) -> Result<(), Error> {
+    let names: Vec<String> = plans.iter().map(|p| p.function.clone()).collect();
+    pass.for_each_function(module, &names, &|i, _| {
+        let function = module.function(&names[i]);
+        let resumed = module.function(&runtime.resume_names[i]);
+        resume::write(module, function, resumed, plans[i], runtime);
+        unwind::instrument(module, function, plans[i], runtime);
+    })
+    .map_err(Error::Binaryen)
+}
+
+/// Optimises what was touched: the functions only for what the instrumentation left behind, the resume functions for
+/// size.
+fn clean_up<'m>(
+    pass: Pass<'m>,
+    module: Module<'m>,
+    runtime: &Runtime,
+    plans: &[&FunctionPlan],
+) -> Result<(), Error> {
+    let touched: Vec<String> = plans.iter().map(|p| p.function.clone()).collect();
+    pass.run_on_functions(module, &touched, &["remove-unused-names", "merge-blocks"]).map_err(Error::Binaryen)?;
+    let passes = ["dce", "remove-unused-names", "merge-blocks", "vacuum", "coalesce-locals", "reorder-locals"];
+    pass.run_on_functions(module, &runtime.resume_names, &passes).map_err(Error::Binaryen)
+}

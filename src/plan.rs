@@ -1,0 +1,190 @@
+//! What was decided about a function, without pointers into its code.
+//!
+//! ```text
+//! FunctionPlan
+//!   root: Region              the body, if it holds a landing
+//!     Region                  a node that holds a landing: block, loop, if, try, or an expression with operands
+//!       parts                 its children that are regions
+//!       carried               operands computed before a landing in a later part, and needed after it
+//!       test_*                where the state is tested after a landing below this node
+//!   landings                  by site, in order of evaluation
+//!   frame                     the locals that a frame of this function holds
+//! ```
+//!
+//! Children are named by their position in the order of execution, so that the same plan reads the function's body and
+//! any copy of it.
+
+use std::ops::Range;
+
+use crate::ir::Type;
+
+/// Index of a region within its [`FunctionPlan`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RegionId(pub u32);
+
+/// Number of a landing within its function, from 0, in order of evaluation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Site(pub u32);
+
+/// Number of a function among those that have resume functions; what frames name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FunctionNumber(pub u32);
+
+/// Index of a local in its function.
+pub type LocalIndex = u32;
+
+/// What a region's node is, as far as reaching a landing inside it goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RegionKind {
+    /// Statements; those before the part that is resumed are skipped.
+    Block,
+    /// The body can be entered normally even while rewinding reaches it, through the back edge.
+    Loop,
+    /// Condition, then-arm, else-arm; the condition is forced, not evaluated.
+    If,
+    /// The protected body is child 0. Catch bodies hold no landings.
+    Try,
+    /// Any other expression: children are operands, all needed when the expression itself executes.
+    Operands,
+}
+
+/// How the value of an operand that was computed before a landing is available after it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Carry {
+    /// The resume function computes it again: it has no effects, cannot trap, and reads only locals that the frame
+    /// holds and that are not written in between.
+    Recompute,
+    /// The operand is a `local.tee` of this local, which is not written in between: the frame holds the local.
+    ReadLocal(LocalIndex),
+    /// A new local keeps it, and the frame holds that local.
+    Spill(LocalIndex, SpillReason),
+}
+
+/// Why an operand is not recomputed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SpillReason {
+    /// It holds a landing or another call.
+    Calls,
+    /// Evaluating it again would repeat a write, a branch or the like.
+    SideEffects,
+    /// Evaluating it again could trap.
+    Traps,
+    /// It reads memory, a table or a mutable global, which may have changed.
+    ReadsMutableState,
+    /// It allocates: evaluated again it would be another object.
+    Generative,
+    /// It reads a local that is written before the landing.
+    ReadsWrittenLocal,
+    /// Keeping all locals that it reads would make the frame larger than keeping its value.
+    Cost,
+    /// The option `replay` does not allow it.
+    Option,
+}
+
+/// An operand that a later part's landings need.
+#[derive(Clone, Copy, Debug)]
+pub struct CarriedOperand {
+    pub child: u32,
+    pub carry: Carry,
+    /// Set when the operand ends in a landing whose test must come before the value is used: the test goes between
+    /// keeping the value and reading it back.
+    pub test: Option<Site>,
+}
+
+/// A node that holds a landing.
+#[derive(Clone, Debug)]
+pub struct Region {
+    pub kind: RegionKind,
+    /// Sites of all landings in the node, itself included.
+    pub sites: Range<u32>,
+    /// The site of the node itself, if it is a landing.
+    pub landing: Option<Site>,
+    /// The children that are regions, by position, ascending.
+    pub parts: Vec<(u32, RegionId)>,
+    /// Ascending by child. Only for [`RegionKind::Operands`].
+    pub carried: Vec<CarriedOperand>,
+    /// A test to put in front of the child, between the operand that ends in the landing and this one.
+    pub test_before: Option<(u32, Site)>,
+    /// A test to put after the node, a statement.
+    pub test_after: Option<Site>,
+    /// The node is a `local.tee`: set the local, test, read the local.
+    pub test_in_tee: Option<Site>,
+}
+
+/// What a landing calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Callee {
+    /// An entry import: called again with its arguments when rewinding reaches it.
+    Entry,
+    /// A function that always leaves its own frame, by its number.
+    Function(FunctionNumber),
+    /// Whatever function's frame comes next.
+    NextFrame,
+}
+
+/// A call that can be suspended.
+#[derive(Clone, Debug)]
+pub struct Landing {
+    pub callee: Callee,
+    /// Name or index of the callee before numbers are known; index into the module's functions, for a direct call.
+    pub direct: Option<u32>,
+    pub result: Type,
+    /// Locals that its frame must hold, ascending.
+    pub live: Vec<LocalIndex>,
+    /// Tested where it stands, its value (if any) carried by the branch.
+    pub test_in_place: bool,
+}
+
+/// One local in a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slot {
+    pub local: LocalIndex,
+    pub type_: Type,
+}
+
+/// Everything that was decided about one function of the fork path.
+#[derive(Clone, Debug)]
+pub struct FunctionPlan {
+    pub function: String,
+    /// Meaningful once all plans are made, and only with landings.
+    pub number: FunctionNumber,
+    pub regions: Vec<Region>,
+    pub root: Option<RegionId>,
+    pub landings: Vec<Landing>,
+    /// Types of the locals to add, for operands that are spilled; the first has the index `locals.len()`.
+    pub spills: Vec<Type>,
+    /// Types of the locals before the transform.
+    pub locals: Vec<Type>,
+    /// In the order in which they are pushed.
+    pub frame: Vec<Slot>,
+    /// Whether it can return with another function's frame on top instead of its own: it ends in a call that can be
+    /// suspended.
+    pub elides: bool,
+    pub results: Type,
+}
+
+impl FunctionPlan {
+    pub fn region(&self, id: RegionId) -> &Region {
+        &self.regions[id.0 as usize]
+    }
+
+    pub fn landing(&self, site: Site) -> &Landing {
+        &self.landings[site.0 as usize]
+    }
+
+    pub fn local_type(&self, local: LocalIndex) -> Type {
+        let index = local as usize;
+        self.locals.get(index).copied().unwrap_or_else(|| self.spills[index - self.locals.len()])
+    }
+
+    /// Whether the function gets a resume function.
+    pub fn is_resumable(&self) -> bool {
+        !self.landings.is_empty()
+    }
+}
+
+impl Region {
+    pub fn carried(&self, child: u32) -> Option<&CarriedOperand> {
+        self.carried.iter().find(|c| c.child == child)
+    }
+}

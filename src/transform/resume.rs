@@ -1,0 +1,336 @@
+//! The resume function: pops a frame, goes straight to the landing, and runs the rest of that one activation.
+//!
+//! ```text
+//! (func $f.resume (result i32) (local …all of $f's…) (local $site i32)
+//!   (loop $again
+//!     (local.set $site (call $pop_header))
+//!     (local.set $b (call $pop_i32))              ;; the frame, in reverse
+//!     (br_if $again
+//!       (call $finish_again                        ;; did the frame not fit? then it is popped again
+//!         (… push the frame, as in $f, around BODY) …))
+//!     (default value)))
+//! ```
+//!
+//! Each region is rewritten for how it can be entered ([`Entry`]): code that no landing reaches is dropped where a
+//! region is only entered by rewinding, and put behind a test where it can be entered normally as well, which is in
+//! loops and after any landing.
+
+use crate::ir::{Builder, Expr, Function, Module, Type};
+use crate::plan::{Callee, Carry, FunctionPlan, Region, RegionId, RegionKind, Site};
+use crate::transform::epilogue::{pop_frame, push_frame};
+use crate::transform::runtime::Runtime;
+use crate::transform::FunctionCx;
+
+/// How control can come into a region of a resume function.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Entry {
+    /// Only on the way to a landing inside.
+    Rewinding,
+    /// On the way to a landing inside, or normally; the state tells.
+    Any,
+}
+
+/// Writes the resume function of `original`, whose body must still be as it was.
+pub fn write<'m>(
+    module: Module<'m>,
+    original: Function<'m>,
+    resume: Function<'m>,
+    plan: &FunctionPlan,
+    runtime: &Runtime,
+) {
+    let Some(root) = plan.root else { return };
+    original.copy_body_to(module, resume);
+    for &type_ in &plan.spills {
+        resume.add_local(type_, "fork.operand");
+    }
+    let site = (plan.landings.len() > 1).then(|| resume.add_local(Type::I32, "fork.site"));
+    let mut rewriter = Rewriter { cx: FunctionCx::new(module, resume, plan, runtime), site };
+    let body = rewriter.rewrite(root, resume.body(), Entry::Rewinding);
+    body.finalize();
+
+    let again = rewriter.cx.new_label("again");
+    let cx = &rewriter.cx;
+    let build = cx.build;
+    let header = build.call(&runtime.pop_header_helper(), &[], Type::I32);
+    let mut code = vec![match site {
+        Some(site) => build.local_set(site, header),
+        None => build.drop(header),
+    }];
+    code.extend(pop_frame(cx));
+    let pushed = push_frame(cx, body);
+    let number = build.i32(plan.number.0);
+    let full = build.call(&runtime.finish_again_helper(), &[pushed, number], Type::I32);
+    code.push(build.break_(&again, Some(full), None));
+    let results = plan.results;
+    if results.is_concrete() {
+        code.push(build.zero(results).expect("results have defaults"));
+    }
+    let block = build.block(None, &code, Some(results));
+    resume.set_body(build.loop_(&again, block));
+    resume.refinalize(module);
+}
+
+struct Rewriter<'a, 'm> {
+    cx: FunctionCx<'a, 'm>,
+    /// The local with the site that is resumed, if there are several.
+    site: Option<u32>,
+}
+
+impl<'m> Rewriter<'_, 'm> {
+    fn build(&self) -> Builder<'m> {
+        self.cx.build
+    }
+
+    fn rewrite(&mut self, id: RegionId, expr: Expr<'m>, entry: Entry) -> Expr<'m> {
+        stacker::maybe_grow(64 * 1024, 4 * 1024 * 1024, || self.rewrite_region(id, expr, entry))
+    }
+
+    fn rewrite_region(&mut self, id: RegionId, expr: Expr<'m>, entry: Entry) -> Expr<'m> {
+        let plan = self.cx.plan;
+        let region = plan.region(id);
+        let rewritten = match region.kind {
+            RegionKind::Block => self.rewrite_block(region, expr, entry),
+            RegionKind::Loop => {
+                // The back edge enters the body normally.
+                let (child, part) = region.parts[0];
+                let body = self.rewrite(part, expr.child(child), Entry::Any);
+                expr.set_child(child, body);
+                expr
+            }
+            RegionKind::Try => {
+                let (child, part) = region.parts[0];
+                let body = self.rewrite(part, expr.child(child), entry);
+                expr.set_child(child, body);
+                expr
+            }
+            RegionKind::If => self.rewrite_if(region, expr, entry),
+            RegionKind::Operands => self.rewrite_operands(region, expr, entry),
+        };
+        self.cx.add_tests_around(region, rewritten)
+    }
+
+    /// Whether the state is not normal. Asked only where it is normal or a landing is on its way to be resumed.
+    fn rewinding(&self) -> Expr<'m> {
+        self.cx.state()
+    }
+
+    /// The site that is being resumed; meaningful only while rewinding.
+    fn site(&self) -> Expr<'m> {
+        let site = self.site.expect("a function that chooses between sites has several");
+        self.build().local_get(site, Type::I32)
+    }
+
+    fn site_at_least(&self, site: u32) -> Expr<'m> {
+        self.build().i32_ge_u(self.site(), self.build().i32(site))
+    }
+
+    /// A condition that counts while rewinding only.
+    fn while_rewinding(&self, condition: Expr<'m>) -> Expr<'m> {
+        self.build().select(self.rewinding(), condition, self.build().i32(0))
+    }
+
+    /// The condition, or the condition while rewinding, depending on how the region is entered.
+    fn on_entry(&self, entry: Entry, condition: Expr<'m>) -> Expr<'m> {
+        match entry {
+            Entry::Rewinding => condition,
+            Entry::Any => self.while_rewinding(condition),
+        }
+    }
+
+    fn rewrite_block(&mut self, region: &Region, expr: Expr<'m>, entry: Entry) -> Expr<'m> {
+        let build = self.build();
+        let children = expr.block_children();
+        let first = region.parts[0].0 as usize;
+        let before: &[Expr<'m>] = match entry {
+            Entry::Rewinding => &[],
+            Entry::Any => &children[..first],
+        };
+        let labels: Vec<String> = region.parts.iter().map(|_| self.cx.new_label("part")).collect();
+        let (mut code, first_is_target) = self.choose_part(region, entry, &labels, !before.is_empty());
+        code.extend(before);
+        for (i, &(child, part)) in region.parts.iter().enumerate() {
+            if i > 0 || first_is_target {
+                code = vec![build.block(Some(&labels[i]), &code, Some(Type::NONE))];
+            }
+            let part_entry = if i == 0 { entry } else { Entry::Any };
+            code.push(self.rewrite(part, children[child as usize], part_entry));
+            let end = region.parts.get(i + 1).map_or(children.len(), |&(next, _)| next as usize);
+            code.extend(&children[child as usize + 1..end]);
+        }
+        let block = build.block(expr.label().as_deref(), &code, Some(expr.type_()));
+        self.cx.function.copy_location(expr, block);
+        block
+    }
+
+    /// Code at the start of a block that goes to the part with the landing that is resumed, and whether the first part
+    /// needs a label for it.
+    fn choose_part(
+        &self,
+        region: &Region,
+        entry: Entry,
+        labels: &[String],
+        code_before: bool,
+    ) -> (Vec<Expr<'m>>, bool) {
+        let build = self.build();
+        let start_of = |i: usize| self.cx.plan.region(region.parts[i].1).sites.start;
+        match region.parts.len() {
+            1 if code_before => (vec![build.break_(&labels[0], Some(self.rewinding()), None)], true),
+            1 => (vec![], false),
+            2 => {
+                let second = self.on_entry(entry, self.site_at_least(start_of(1)));
+                let mut code = vec![build.break_(&labels[1], Some(second), None)];
+                if code_before {
+                    code.push(build.break_(&labels[0], Some(self.rewinding()), None));
+                }
+                (code, code_before)
+            }
+            count => {
+                let mut targets: Vec<&str> = Vec::new();
+                for (i, label) in labels.iter().enumerate().take(count - 1) {
+                    let sites = start_of(i + 1) - start_of(i);
+                    targets.extend(std::iter::repeat_n(label.as_str(), sites as usize));
+                }
+                let base = start_of(0);
+                let index = match base {
+                    0 => self.site(),
+                    _ => build.i32_sub(self.site(), build.i32(base)),
+                };
+                let table = build.switch(&targets, &labels[count - 1], index);
+                let code = match entry {
+                    Entry::Rewinding => table,
+                    Entry::Any => build.if_(self.rewinding(), table, None),
+                };
+                (vec![code], true)
+            }
+        }
+    }
+
+    fn rewrite_if(&mut self, region: &Region, expr: Expr<'m>, entry: Entry) -> Expr<'m> {
+        let build = self.build();
+        let plan = self.cx.plan;
+        let part = |child: u32| region.parts.iter().find(|&&(c, _)| c == child).map(|&(_, id)| id);
+        let (condition, then, otherwise) = (part(0), part(1), part(2));
+        let arm_entry = if condition.is_some() { Entry::Any } else { entry };
+
+        // What the condition must be when a landing in an arm is resumed.
+        let forced = match (then, otherwise) {
+            (None, None) => None,
+            (Some(_), None) => Some(build.i32(1)),
+            (None, Some(_)) => Some(build.i32(0)),
+            (Some(_), Some(arm)) => {
+                let first = plan.region(arm).sites.start;
+                Some(build.i32_lt_u(self.site(), build.i32(first)))
+            }
+        };
+        if entry == Entry::Rewinding && condition.is_none() {
+            match (then, otherwise) {
+                (Some(id), None) => return self.rewrite(id, expr.child(1), entry),
+                (None, Some(id)) => return self.rewrite(id, expr.child(2), entry),
+                _ => {}
+            }
+        }
+        let first_arm_site = [then, otherwise].iter().flatten().map(|&id| plan.region(id).sites.start).min();
+        let original = expr.child(0);
+        let new_condition = match (condition, forced) {
+            (None, None) => original,
+            (None, Some(forced)) => match entry {
+                Entry::Rewinding => forced,
+                Entry::Any => build.if_(self.rewinding(), forced, Some(original)),
+            },
+            (Some(id), forced) => {
+                let evaluated = self.rewrite(id, original, entry);
+                match (forced, first_arm_site) {
+                    (Some(forced), Some(site)) => {
+                        let in_arm = self.on_entry(entry, self.site_at_least(site));
+                        build.if_(in_arm, forced, Some(evaluated))
+                    }
+                    _ => evaluated,
+                }
+            }
+        };
+        expr.set_child(0, new_condition);
+        for (child, id) in [(1, then), (2, otherwise)] {
+            if let Some(id) = id {
+                let arm = self.rewrite(id, expr.child(child), arm_entry);
+                expr.set_child(child, arm);
+            }
+        }
+        expr
+    }
+
+    fn rewrite_operands(&mut self, region: &Region, expr: Expr<'m>, entry: Entry) -> Expr<'m> {
+        let plan = self.cx.plan;
+        let callee = region.landing.map(|site| plan.landing(site).callee);
+        let is_called = matches!(callee, Some(Callee::Function(_) | Callee::NextFrame));
+        if is_called && entry == Entry::Rewinding && region.parts.is_empty() {
+            return self.call_resume(region.landing.expect("it has a callee"));
+        }
+        let mut part_entry = entry;
+        for &(child, part) in &region.parts {
+            let operand = self.rewrite(part, expr.child(child), part_entry);
+            expr.set_child(child, operand);
+            part_entry = Entry::Any;
+        }
+        for carried in &region.carried {
+            let operand = self.carried_operand(region, expr, carried, entry);
+            expr.set_child(carried.child, operand);
+        }
+        self.cx.add_test_before(region, expr);
+        let Some(site) = region.landing.filter(|_| is_called) else { return expr };
+        let resumed = match (entry, region.parts.is_empty()) {
+            (_, true) => self.rewinding(),
+            _ => self.on_entry(entry, self.build().i32_eq(self.site(), self.build().i32(site.0))),
+        };
+        let call = self.call_resume(site);
+        self.build().if_(resumed, call, Some(expr))
+    }
+
+    /// An operand that later landings need: its value when one of those is resumed, and itself otherwise.
+    fn carried_operand(
+        &self,
+        region: &Region,
+        expr: Expr<'m>,
+        carried: &crate::plan::CarriedOperand,
+        entry: Entry,
+    ) -> Expr<'m> {
+        let build = self.build();
+        let operand = expr.child(carried.child);
+        let (local, evaluated) = match carried.carry {
+            Carry::Recompute => return operand,
+            Carry::ReadLocal(local) => (local, operand),
+            Carry::Spill(local, _) => {
+                let type_ = self.cx.plan.local_type(local);
+                let kept = match carried.test {
+                    Some(site) => self.cx.keep_and_test(local, operand, site),
+                    None => build.local_tee(local, operand, type_),
+                };
+                (local, kept)
+            }
+        };
+        let kept = build.local_get(local, self.cx.plan.local_type(local));
+        let own_part = region.parts.iter().find(|&&(child, _)| child == carried.child);
+        let after_a_part = region.parts.iter().any(|&(child, _)| child < carried.child);
+        let skipped = match own_part {
+            None if after_a_part || entry == Entry::Any => self.rewinding(),
+            None => return kept,
+            Some(&(_, part)) => {
+                let next = self.cx.plan.region(part).sites.end;
+                let beyond = self.site_at_least(next);
+                if after_a_part { self.while_rewinding(beyond) } else { self.on_entry(entry, beyond) }
+            }
+        };
+        build.if_(skipped, kept, Some(evaluated))
+    }
+
+    /// Resumes the callee of a landing.
+    fn call_resume(&self, site: Site) -> Expr<'m> {
+        let landing = self.cx.plan.landing(site);
+        match landing.callee {
+            Callee::Entry => unreachable!("an entry import is called again, not resumed"),
+            Callee::Function(number) => {
+                self.build().call(self.cx.runtime.resume_name(number), &[], landing.result)
+            }
+            Callee::NextFrame => self.cx.runtime.call_next_frame(self.build(), landing.result),
+        }
+    }
+}

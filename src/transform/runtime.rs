@@ -1,0 +1,522 @@
+//! The helpers that instrumented code calls, the transitions that hosts call, and the names of all of it.
+//!
+//! They are written as text and parsed by Binaryen. Sizes count more than speed here: nothing of it runs unless the
+//! program forks.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use crate::abi::{self, BufferLayout};
+use crate::error::Error;
+use crate::frame::{FrameLayout, WIDE_SITE};
+use crate::ir::{Builder, Expr, GlobalRow, Module, Type};
+use crate::plan::{FunctionNumber, FunctionPlan};
+use crate::transform::epilogue::push_groups;
+
+/// How code calls the function whose frame is on top.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ResumeTable {
+    /// Resume functions are in a table at this index and up, by function number.
+    Table { name: String, base: u64, is64: bool },
+    /// The module can have no table of ours: a `br_table` chooses.
+    Switch,
+}
+
+/// The memory that holds the frames.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FrameMemory {
+    pub name: String,
+    pub is64: bool,
+    pub shared: bool,
+}
+
+/// Names of what the pass adds to the module.
+pub struct Runtime {
+    /// In front of all internal names.
+    prefix: String,
+    pub memory: FrameMemory,
+    pub table: ResumeTable,
+    /// Names of the resume functions, by number.
+    pub resume_names: Vec<String>,
+    state: String,
+}
+
+impl Runtime {
+    pub fn new(module: Module<'_>, memory: FrameMemory) -> Runtime {
+        let mut prefix = String::from("fork.");
+        while module.has_name_with_prefix(&prefix) {
+            prefix.insert(prefix.len() - 1, '_');
+        }
+        let state = format!("{prefix}state");
+        Runtime { prefix, memory, table: ResumeTable::Switch, resume_names: Vec::new(), state }
+    }
+
+    pub fn state_global(&self) -> &str {
+        &self.state
+    }
+
+    /// An internal name that no item of the input has.
+    pub fn name(&self, base: &str) -> String {
+        format!("{}{base}", self.prefix)
+    }
+
+    pub fn resume_name(&self, number: FunctionNumber) -> &str {
+        &self.resume_names[number.0 as usize]
+    }
+
+    pub fn push_helper(&self, type_: Type, count: usize) -> String {
+        self.name(&format!("push_{}x{count}", keyword(type_)))
+    }
+
+    pub fn pop_helper(&self, type_: Type) -> String {
+        self.name(&format!("pop_{}", keyword(type_)))
+    }
+
+    pub fn pop_header_helper(&self) -> String {
+        self.name("pop_header")
+    }
+
+    pub fn finish_helper(&self, results: Type) -> String {
+        self.name(&format!("finish{}", suffix(results)))
+    }
+
+    pub fn finish_again_helper(&self) -> String {
+        self.name("finish_again")
+    }
+
+    pub fn resume_next_helper(&self, results: Type) -> String {
+        self.name(&format!("resume_next{}", suffix(results)))
+    }
+
+    pub fn pointer(&self) -> Type {
+        if self.memory.is64 { Type::I64 } else { Type::I32 }
+    }
+
+    fn layout(&self) -> BufferLayout {
+        BufferLayout { pointer: self.pointer().size() }
+    }
+
+    /// Calls the resume function of the frame on top, which returns these results.
+    pub fn call_next_frame<'m>(&self, build: Builder<'m>, results: Type) -> Expr<'m> {
+        match &self.table {
+            ResumeTable::Table { name, is64, .. } => {
+                let type_ = if *is64 { Type::I64 } else { Type::I32 };
+                let index = build.call(&self.name("next_function"), &[], type_);
+                build.call_indirect(name, index, results)
+            }
+            ResumeTable::Switch => build.call(&self.resume_next_helper(results), &[], results),
+        }
+    }
+}
+
+/// What the helpers depend on besides names.
+pub struct RuntimeNeeds {
+    /// Mutable globals of the module's own, to save and restore.
+    pub globals: Vec<GlobalRow>,
+    pub layout: FrameLayout,
+    /// Bytes kept free below the buffer's end: the largest frame.
+    pub reserve: u64,
+    /// Type and count of each kind of push.
+    pushes: BTreeSet<(Type, usize)>,
+    pops: BTreeSet<Type>,
+    /// Results of functions that can be unwound, and of calls that can be resumed.
+    results: BTreeSet<Type>,
+    /// Resume functions with their results, by number.
+    resumable: Vec<(String, Type)>,
+}
+
+impl RuntimeNeeds {
+    /// `more_results`: results of functions that roots and landings resume, besides those of the plans.
+    pub fn of(plans: &[&FunctionPlan], globals: Vec<GlobalRow>, names: &[String], more_results: &[Type]) -> Self {
+        let layout = FrameLayout::for_functions(plans.len());
+        let mut needs = RuntimeNeeds {
+            globals,
+            layout,
+            reserve: plans.iter().map(|p| layout.largest_frame(p)).max().unwrap_or(0),
+            pushes: BTreeSet::new(),
+            pops: BTreeSet::new(),
+            results: more_results.iter().copied().collect(),
+            resumable: names.iter().cloned().zip(plans.iter().map(|p| p.results)).collect(),
+        };
+        for plan in plans {
+            needs.results.insert(plan.results);
+            needs.results.extend(plan.landings.iter().map(|l| l.result));
+            for group in push_groups(plan) {
+                needs.pushes.insert((group.type_, group.values.len()));
+                needs.pops.insert(group.type_);
+            }
+        }
+        needs
+    }
+}
+
+/// Adds globals, helpers and transitions to the module, and exports the transitions.
+pub fn add<'m>(module: Module<'m>, runtime: &Runtime, needs: &RuntimeNeeds) -> Result<(), Error> {
+    let text = Text::new(runtime, needs).module();
+    module.merge_text(&text).map_err(|e| Error::Binaryen(format!("the helpers do not parse: {e}")))?;
+    for name in [abi::UNWIND_BEGIN, abi::UNWIND_END, abi::REWIND_BEGIN, abi::REWIND_END, abi::STATE] {
+        module.export_function(name, &runtime.name(transition(name)));
+    }
+    module.add_custom_section(abi::SECTION, &abi::section_data());
+    Ok(())
+}
+
+/// The internal name of an exported transition.
+fn transition(export: &str) -> &str {
+    match export {
+        abi::STATE => "get_state",
+        other => other.trim_start_matches("wpk_fork_"),
+    }
+}
+
+fn keyword(type_: Type) -> &'static str {
+    type_.keyword().expect("frames hold numeric values")
+}
+
+/// `_i32_f64` for results i32 and f64.
+fn suffix(results: Type) -> String {
+    results.components().into_iter().fold(String::new(), |mut text, t| {
+        text.push('_');
+        text += keyword(t);
+        text
+    })
+}
+
+fn quoted(name: &str) -> String {
+    let mut text = String::from("$\"");
+    for byte in name.bytes() {
+        match byte {
+            b'"' | b'\\' => text.extend(['\\', byte as char]),
+            0x20..=0x7e => text.push(byte as char),
+            _ => write!(text, "\\{byte:02x}").expect("writing to a string cannot fail"),
+        }
+    }
+    text + "\""
+}
+
+struct Text<'a> {
+    runtime: &'a Runtime,
+    needs: &'a RuntimeNeeds,
+    /// The pointer type's keyword.
+    ptr: &'static str,
+    memory: String,
+    out: String,
+}
+
+impl<'a> Text<'a> {
+    fn new(runtime: &'a Runtime, needs: &'a RuntimeNeeds) -> Self {
+        Text {
+            runtime,
+            needs,
+            ptr: keyword(runtime.pointer()),
+            memory: quoted(&runtime.memory.name),
+            out: String::new(),
+        }
+    }
+
+    fn module(mut self) -> String {
+        self.line("(module");
+        self.imports();
+        self.globals();
+        self.transitions();
+        self.headers();
+        for &(type_, count) in &self.needs.pushes {
+            self.push(type_, count);
+        }
+        for &type_ in &self.needs.pops {
+            self.pop(type_);
+        }
+        for &results in &self.needs.results {
+            self.finish(results);
+        }
+        self.line(")");
+        self.out
+    }
+
+    fn line(&mut self, line: &str) {
+        self.out += line;
+        self.out.push('\n');
+    }
+
+    /// A name of ours as an identifier.
+    fn id(&self, base: &str) -> String {
+        quoted(&self.runtime.name(base))
+    }
+
+    fn position(&self) -> String {
+        format!("(global.get {})", self.id("position"))
+    }
+
+    fn set_state(&self, state: abi::State) -> String {
+        format!("(global.set {} (i32.const {}))", self.id("state"), state as u32)
+    }
+
+    /// Moves the position up by some bytes, or down if negative.
+    fn move_position(&self, bytes: i64) -> String {
+        let ptr = self.ptr;
+        format!("(global.set {} ({ptr}.add {} ({ptr}.const {bytes})))", self.id("position"), self.position())
+    }
+
+    fn imports(&mut self) {
+        let address = if self.runtime.memory.is64 { "i64" } else { "" };
+        let shared = if self.runtime.memory.shared { "1 shared" } else { "" };
+        let memory = self.memory.clone();
+        self.line(&format!("(import \"\" \"memory\" (memory {memory} {address} 0 {shared}))"));
+        if let ResumeTable::Table { name, is64, .. } = &self.runtime.table {
+            let address = if *is64 { "i64" } else { "" };
+            let line = format!("(import \"\" \"table\" (table {} {address} 0 funcref))", quoted(name));
+            self.line(&line);
+        }
+        for (i, global) in self.needs.globals.iter().enumerate() {
+            let type_ = keyword(Type::from_id(global.type_id));
+            let line = format!("(import \"\" \"g{i}\" (global {} (mut {type_})))", quoted(&global.name));
+            self.line(&line);
+        }
+        if self.runtime.table == ResumeTable::Switch {
+            for (i, (name, results)) in self.needs.resumable.iter().enumerate() {
+                let line =
+                    format!("(import \"\" \"f{i}\" (func {} {}))", quoted(name), result_clause(*results));
+                self.line(&line);
+            }
+        }
+    }
+
+    fn globals(&mut self) {
+        let ptr = self.ptr;
+        let state = self.id("state");
+        self.line(&format!("(global {state} (mut i32) (i32.const 0))"));
+        for name in ["buffer", "position", "limit"] {
+            let id = self.id(name);
+            self.line(&format!("(global {id} (mut {ptr}) ({ptr}.const 0))"));
+        }
+    }
+
+    /// Offsets of the saved globals in the buffer, and where frames start.
+    fn global_offsets(&self) -> (Vec<u64>, u64) {
+        let mut offset = u64::from(self.runtime.layout().globals());
+        let mut offsets = Vec::new();
+        for global in &self.needs.globals {
+            offsets.push(offset);
+            offset += u64::from(Type::from_id(global.type_id).size());
+        }
+        (offsets, offset)
+    }
+
+    fn transitions(&mut self) {
+        let (ptr, memory) = (self.ptr, self.memory.clone());
+        let layout = self.runtime.layout();
+        let (offsets, frames) = self.global_offsets();
+        let needed = frames + self.needs.reserve;
+        let (state, buffer, position, limit) =
+            (self.id("state"), self.id("buffer"), self.id("position"), self.id("limit"));
+        let (save, restore): (Vec<String>, Vec<String>) = self
+            .needs
+            .globals
+            .iter()
+            .zip(&offsets)
+            .map(|(global, offset)| {
+                let (type_, name) = (keyword(Type::from_id(global.type_id)), quoted(&global.name));
+                let at = format!("{memory} offset={offset} align=1 (local.get $buffer)");
+                (
+                    format!("({type_}.store {at} (global.get {name}))"),
+                    format!("(global.set {name} ({type_}.load {at}))"),
+                )
+            })
+            .unzip();
+        let (save, restore) = (save.join("\n  "), restore.join("\n  "));
+        let (begin, end) = (self.id("unwind_begin"), self.id("unwind_end"));
+        let unwinding = self.set_state(abi::State::Unwinding);
+        let normal = self.set_state(abi::State::Normal);
+        let rewinding = self.set_state(abi::State::Rewinding);
+        self.line(&format!(
+            "(func {begin} (param $buffer {ptr}) (local $end {ptr})
+  (if (global.get {state}) (then (unreachable)))
+  (local.set $end ({ptr}.load {memory} offset={end_offset} align=1 (local.get $buffer)))
+  (global.set {limit} ({ptr}.const -1))
+  (if (i32.eqz ({ptr}.eqz (local.get $end))) (then
+    (if ({ptr}.lt_u (local.get $end) (local.get $buffer)) (then (return)))
+    (if ({ptr}.lt_u ({ptr}.sub (local.get $end) (local.get $buffer)) ({ptr}.const {needed})) (then (return)))
+    (global.set {limit} ({ptr}.sub (local.get $end) ({ptr}.const {reserve})))))
+  (global.set {buffer} (local.get $buffer))
+  (global.set {position} ({ptr}.add (local.get $buffer) ({ptr}.const {frames})))
+  ({ptr}.store {memory} offset={position_offset} align=1 (local.get $buffer) (global.get {position}))
+  {save}
+  {unwinding})",
+            end_offset = layout.end(),
+            position_offset = layout.position(),
+            reserve = self.needs.reserve,
+        ));
+        self.line(&format!(
+            "(func {end}
+  (if (i32.ne (global.get {state}) (i32.const 1)) (then (unreachable)))
+  ({ptr}.store {memory} offset={position_offset} align=1 (global.get {buffer}) (global.get {position}))
+  {normal})",
+            position_offset = layout.position(),
+        ));
+        let (begin, end) = (self.id("rewind_begin"), self.id("rewind_end"));
+        self.line(&format!(
+            "(func {begin} (param $buffer {ptr})
+  (if (global.get {state}) (then (unreachable)))
+  (global.set {buffer} (local.get $buffer))
+  (global.set {position} ({ptr}.load {memory} offset={position_offset} align=1 (local.get $buffer)))
+  {restore}
+  {rewinding})",
+            position_offset = layout.position(),
+        ));
+        self.line(&format!(
+            "(func {end}
+  (if (i32.lt_u (global.get {state}) (i32.const 2)) (then (unreachable)))
+  {normal})"
+        ));
+        let get_state = self.id("get_state");
+        self.line(&format!("(func {get_state} (result i32) (global.get {state}))"));
+    }
+
+    /// Pushing and popping site and function number.
+    fn headers(&mut self) {
+        let (ptr, memory) = (self.ptr, self.memory.clone());
+        let position = self.position();
+        let bytes = self.needs.layout.function_bytes;
+        let (store, load) = match bytes {
+            2 => ("i32.store16", "i32.load16_u"),
+            _ => ("i32.store", "i32.load"),
+        };
+        let (push, pop) = (self.id("push_header"), self.id("pop_header"));
+        let step = self.move_position(1);
+        let wide_step = self.move_position(2);
+        let function_step = self.move_position(i64::from(bytes));
+        self.line(&format!(
+            "(func {push} (param $site i32) (param $function i32)
+  (if (i32.ge_u (local.get $site) (i32.const {WIDE_SITE})) (then
+    (i32.store16 {memory} align=1 {position} (local.get $site))
+    {wide_step}
+    (local.set $site (i32.const {WIDE_SITE}))))
+  (i32.store8 {memory} {position} (local.get $site))
+  {step}
+  ({store} {memory} align=1 {position} (local.get $function))
+  {function_step})"
+        ));
+        let back = self.move_position(-1 - i64::from(bytes));
+        let wide_back = self.move_position(-2);
+        self.line(&format!(
+            "(func {pop} (result i32) (local $site i32)
+  {back}
+  (local.set $site (i32.load8_u {memory} {position}))
+  (if (i32.eq (local.get $site) (i32.const {WIDE_SITE})) (then
+    {wide_back}
+    (local.set $site (i32.load16_u {memory} align=1 {position}))))
+  (local.get $site))"
+        ));
+        let number =
+            format!("({load} {memory} align=1 ({ptr}.sub {position} ({ptr}.const {bytes})))");
+        let next = self.id("next_function");
+        match &self.runtime.table {
+            ResumeTable::Table { base, is64, .. } => {
+                let type_ = if *is64 { "i64" } else { "i32" };
+                let number = if *is64 { format!("(i64.extend_i32_u {number})") } else { number };
+                let index =
+                    if *base == 0 { number } else { format!("({type_}.add {number} ({type_}.const {base}))") };
+                self.line(&format!("(func {next} (result {type_}) {index})"));
+            }
+            ResumeTable::Switch => self.line(&format!("(func {next} (result i32) {number})")),
+        }
+        let (again, limit) = (self.id("finish_again"), self.id("limit"));
+        let aborting = self.set_state(abi::State::Aborting);
+        self.line(&format!(
+            "(func {again} (param $site i32) (param $function i32) (result i32)
+  (call {push} (local.get $site) (local.get $function))
+  (if ({ptr}.le_u {position} (global.get {limit})) (then (return (i32.const 0))))
+  {aborting}
+  (i32.const 1))"
+        ));
+    }
+
+    fn push(&mut self, type_: Type, count: usize) {
+        let (name, memory, position) =
+            (quoted(&self.runtime.push_helper(type_, count)), self.memory.clone(), self.position());
+        let (keyword, size) = (keyword(type_), type_.size());
+        let mut text = format!("(func {name} (param $site i32)");
+        for i in 0..count {
+            write!(text, " (param $v{i} {keyword})").expect("writing to a string cannot fail");
+        }
+        text += " (result i32)\n";
+        for i in 0..count {
+            let offset = i as u32 * size;
+            writeln!(text, "  ({keyword}.store {memory} offset={offset} align=1 {position} (local.get $v{i}))")
+                .expect("writing to a string cannot fail");
+        }
+        let step = self.move_position(i64::from(size) * count as i64);
+        self.line(&format!("{text}  {step}\n  (local.get $site))"));
+    }
+
+    fn pop(&mut self, type_: Type) {
+        let (name, memory, position) = (quoted(&self.runtime.pop_helper(type_)), self.memory.clone(), self.position());
+        let keyword = keyword(type_);
+        let back = self.move_position(-i64::from(type_.size()));
+        self.line(&format!(
+            "(func {name} (result {keyword})\n  {back}\n  ({keyword}.load {memory} align=1 {position}))"
+        ));
+    }
+
+    /// The end of an epilogue: pushes the header, and returns a default; or, when the frame did not fit, what the
+    /// resume function returns after the frames saved so far have been rewound.
+    fn finish(&mut self, results: Type) {
+        let name = quoted(&self.runtime.finish_helper(results));
+        let again = self.id("finish_again");
+        let default: Vec<String> = results.components().into_iter().map(default_value).collect();
+        let default = default.join(" ");
+        let clause = result_clause(results);
+        let next_frame = self.call_next_frame(results);
+        self.line(&format!(
+            "(func {name} (param $site i32) (param $function i32) {clause}
+  (if (i32.eqz (call {again} (local.get $site) (local.get $function))) (then (return {default})))
+  {next_frame})"
+        ));
+        if self.runtime.table == ResumeTable::Switch {
+            self.resume_switch(results);
+        }
+    }
+
+    fn call_next_frame(&self, results: Type) -> String {
+        match &self.runtime.table {
+            ResumeTable::Table { name, .. } => {
+                let clause = result_clause(results);
+                format!("(call_indirect {} {clause} (call {}))", quoted(name), self.id("next_function"))
+            }
+            ResumeTable::Switch => format!("(call {})", quoted(&self.runtime.resume_next_helper(results))),
+        }
+    }
+
+    /// Without a table: chooses among the resume functions with these results.
+    fn resume_switch(&mut self, results: Type) {
+        let name = quoted(&self.runtime.resume_next_helper(results));
+        let next = self.id("next_function");
+        let clause = result_clause(results);
+        let mut body = String::from("(br_table");
+        let fitting: Vec<usize> = (0..self.needs.resumable.len())
+            .filter(|&i| self.needs.resumable[i].1 == results)
+            .collect();
+        for (i, (_, r)) in self.needs.resumable.iter().enumerate() {
+            let label = if *r == results { format!(" $f{i}") } else { " $none".into() };
+            body += &label;
+        }
+        body += &format!(" $none (call {next}))");
+        for &i in &fitting {
+            let target = quoted(&self.needs.resumable[i].0);
+            body = format!("(block $f{i} {body})\n  (return (call {target}))");
+        }
+        self.line(&format!("(func {name} {clause}\n  (block $none {body})\n  (unreachable))"));
+    }
+}
+
+fn result_clause(results: Type) -> String {
+    let types: Vec<&str> = results.components().into_iter().map(keyword).collect();
+    if types.is_empty() { String::new() } else { format!("(result {})", types.join(" ")) }
+}
+
+fn default_value(type_: Type) -> String {
+    match type_ {
+        Type::V128 => "(v128.const i64x2 0 0)".into(),
+        _ => format!("({}.const 0)", keyword(type_)),
+    }
+}
