@@ -52,7 +52,8 @@ export const defaults = {
   root: undefined, // the export to call: _start if there is one, else run
   args: [],
   plan: () => 'stay',
-  bufferPages: 16,
+  bufferPages: 16, // set aside for the buffer at the end of memory
+  bufferAt: undefined, // or an address, in a memory that cannot grow: the buffer is all from there
   bufferSize: undefined, // bytes of the buffer at first; doubled when frames do not fit
   memory: undefined, // the name of the memory that holds the frames
   programArgs: [],
@@ -69,9 +70,9 @@ export class Process {
     this.trace = [];
     this.entryCalls = 0;
     this.calls = {};
-    this.bufferSize = this.options.bufferSize ?? this.options.bufferPages * PAGE;
     this.instantiate();
     this.reserveBuffer();
+    this.bufferSize = this.options.bufferSize ?? this.bufferLimit;
   }
 
   // A process of its own with the same past. What it shares with the old one, neither changes.
@@ -88,7 +89,7 @@ export class Process {
 
   instantiate() {
     this.imported = { memory: {}, global: {} };
-    this.resumeInstance = undefined;
+    this.resumeInstance = this.exports = undefined;
     const imports = {};
     for (const item of this.program.imports) {
       imports[item.module] ??= {};
@@ -105,24 +106,23 @@ export class Process {
     this.memoryName = memory ?? (names.includes('memory') ? 'memory' : names[0]);
     this.memory = this.memories[this.memoryName];
     if (memory && !this.memory) throw new Error(`no memory is imported or exported as ${memory}`);
-    const item =
-      this.program.exports[this.memoryName]?.kind === 'memory'
-        ? this.program.exports[this.memoryName]
-        : this.program.imports.find(({ kind, module, name }) => kind === 'memory' && `${module}.${name}` === this.memoryName);
-    this.wide = item?.type.wide ?? false;
+    this.wide = this.memory !== undefined && this.isWide(this.memoryName);
     this.system.memory = this.memory;
     this.system.wide = this.wide;
   }
 
-  // Replaces the instance by a fresh one with the same memories and imported globals.
+  // Replaces the instance by a fresh one with the same memories and imported globals. What its start function does
+  // is not part of the program's past.
   renew() {
-    const { memories, imported } = this;
+    const { memories, imported, system, trace, calls, entryCalls } = this;
+    Object.assign(this, { system: system.copy(), trace: [], calls: {} });
     this.instantiate();
+    system.memory = this.memory;
+    Object.assign(this, { system, trace, calls, entryCalls });
     for (const [name, old] of Object.entries(memories)) {
       const memory = this.memories[name];
       const more = (old.buffer.byteLength - memory.buffer.byteLength) / PAGE;
-      const wide = typeof memory.grow === 'function' && this.isWide(name);
-      if (more > 0) memory.grow(wide ? BigInt(more) : more);
+      if (more > 0) memory.grow(this.isWide(name) ? BigInt(more) : more);
       new Uint8Array(memory.buffer).set(new Uint8Array(old.buffer));
     }
     for (const [name, old] of Object.entries(imported.global)) {
@@ -131,17 +131,27 @@ export class Process {
   }
 
   isWide(memoryName) {
+    const exported = this.program.exports[memoryName];
     const item =
-      this.program.exports[memoryName] ??
+      (exported?.kind === 'memory' && exported) ||
       this.program.imports.find(({ kind, module, name }) => kind === 'memory' && `${module}.${name}` === memoryName);
     return item.type.wide;
   }
 
   reserveBuffer() {
     if (!this.memory) return;
-    const { bufferPages } = this.options;
-    const first = this.memory.grow(this.wide ? BigInt(bufferPages) : bufferPages);
-    this.buffer = Number(first) * PAGE;
+    const { bufferPages, bufferAt } = this.options;
+    if (bufferAt !== undefined) {
+      this.buffer = bufferAt;
+      this.bufferLimit = this.memory.buffer.byteLength - bufferAt;
+      return;
+    }
+    try {
+      this.buffer = Number(this.memory.grow(this.wide ? BigInt(bufferPages) : bufferPages)) * PAGE;
+    } catch {
+      throw new Error(`the memory cannot grow by ${bufferPages} pages: give the address of a buffer in it`);
+    }
+    this.bufferLimit = bufferPages * PAGE;
   }
 
   pointer(address) {
@@ -200,7 +210,7 @@ export class Process {
   }
 
   forkState() {
-    return this.exports.wpk_fork_state?.() ?? NORMAL;
+    return this.exports?.wpk_fork_state?.() ?? NORMAL;
   }
 
   // An import that is not an entry: never reached while the stack is on its way out or in.
@@ -222,7 +232,8 @@ export class Process {
     const state = this.forkState();
     if (state === UNWINDING) this.breakContract(`${full} is called while unwinding`);
     if (state === REWINDING || state === ABORTING) return this.arriveAgain(state, full, item, args);
-    const plan = this.options.plan(this.entryCalls);
+    // A start function runs before there is anything to unwind with.
+    const plan = this.exports ? this.options.plan(this.entryCalls) : 'stay';
     if (plan === 'stay') {
       this.entryCalls++;
       return this.answer(full, item, args);
@@ -252,10 +263,10 @@ export class Process {
   }
 
   growBuffer() {
-    if (this.bufferSize >= this.options.bufferPages * PAGE) {
+    if (this.bufferSize >= this.bufferLimit) {
       this.breakContract(`a buffer of ${this.bufferSize} bytes is too small`);
     }
-    this.bufferSize = Math.min(this.bufferSize * 2, this.options.bufferPages * PAGE);
+    this.bufferSize = Math.min(this.bufferSize * 2, this.bufferLimit);
   }
 
   beginUnwind(full, item, args) {
@@ -337,7 +348,7 @@ export class Process {
     const images = {};
     for (const [name, memory] of Object.entries(this.memories)) {
       const image = Buffer.from(new Uint8Array(memory.buffer));
-      if (name === this.memoryName) image.fill(0, this.buffer, this.buffer + this.options.bufferPages * PAGE);
+      if (name === this.memoryName) image.fill(0, this.buffer, this.buffer + this.bufferLimit);
       images[name] = image;
     }
     return images;

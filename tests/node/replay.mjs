@@ -16,11 +16,13 @@
 //   --memory NAME         the memory that holds the frames
 //   --buffer-size BYTES   begins with so small a buffer, and doubles it whenever the frames do not fit
 //   --buffer-pages N      what memory is set aside for the buffer (default: 16)
+//   --buffer-at ADDRESS   or where it is, in a memory that cannot grow
 //   --stdin FILE          the program's input
 //   --stats               prints the number of forks, and the bytes that they saved
 //
 // Compared are the outcome, the bytes of both outputs, every call of an import with its arguments and result, and the
-// memories outside of the buffer. Exit status 1: there is a difference, or the module broke the contract.
+// memories outside of the buffer. Exit status 1: there is a difference, or the module broke the contract; 2: the modules
+// could not be run.
 
 import { readFileSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
@@ -119,6 +121,7 @@ function main() {
       memory: { type: 'string' },
       'buffer-size': { type: 'string' },
       'buffer-pages': { type: 'string' },
+      'buffer-at': { type: 'string' },
       stdin: { type: 'string' },
       stats: { type: 'boolean' },
     },
@@ -144,6 +147,7 @@ function main() {
   if (values.memory) options.memory = values.memory;
   if (values['buffer-size']) options.bufferSize = Number(values['buffer-size']);
   if (values['buffer-pages']) options.bufferPages = Number(values['buffer-pages']);
+  if (values['buffer-at']) options.bufferAt = Number(values['buffer-at']);
   if (values.stdin) options.stdin = readFileSync(values.stdin);
 
   const { calls, forks, frameBytes, aborts, outcome, differences } = replay(options);
@@ -156,4 +160,11 @@ function main() {
   process.exitCode = differences.length ? 1 : 0;
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) main();
+if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
+  try {
+    main();
+  } catch (error) {
+    console.error(`replay: ${error.message}`);
+    process.exitCode = 2;
+  }
+}
