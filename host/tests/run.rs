@@ -77,3 +77,39 @@ fn unknown_imports_are_listed() {
     assert_eq!(output.status.code(), Some(125));
     assert!(stderr.contains("env.mystery") && stderr.contains("fd_close"), "{stderr}");
 }
+
+#[test]
+fn resume_functions_come_from_a_second_module() {
+    let first = r#"(module
+        (type $resume (func))
+        (import "kernel" "kernel_fork" (func $fork (result i32)))
+        (import "kernel" "waitpid" (func $waitpid (param i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (global $state (mut i32) (i32.const 0))
+        (table $resumes (export "resumes") 1 funcref)
+        (export "fork" (func $fork))
+        (func (export "wpk_fork_state") (result i32) (global.get $state))
+        (func (export "wpk_fork_unwind_begin") (param $b i32) (global.set $state (i32.const 1)))
+        (func (export "wpk_fork_unwind_end") (global.set $state (i32.const 0)))
+        (func (export "wpk_fork_rewind_begin") (param i32) (global.set $state (i32.const 2)))
+        (func (export "wpk_fork_rewind_end") (global.set $state (i32.const 0)))
+        (func (export "done") (param $pid i32)
+            (if (i32.eqz (local.get $pid)) (then (call $exit (i32.const 5))))
+            (drop (call $waitpid (local.get $pid) (i32.const 64) (i32.const 0)))
+            (call $exit (i32.shr_u (i32.load (i32.const 64)) (i32.const 8))))
+        (func (export "_start")
+            (if (global.get $state) (then (call_indirect $resumes (type $resume) (i32.const 0)) (return)))
+            (drop (call $fork))))"#;
+    let second = r#"(module
+        (import "wpk_fork" "fork" (func $fork (result i32)))
+        (import "wpk_fork" "done" (func $done (param i32)))
+        (import "wpk_fork" "resumes" (table $resumes 1 funcref))
+        (elem (table $resumes) (i32.const 0) func $resume)
+        (func $resume (call $done (call $fork))))"#;
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("second.wat");
+    std::fs::write(&path, second).unwrap();
+    let output = fork_run("first", first, &["--resume", path.to_str().unwrap()]);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(5));
+}

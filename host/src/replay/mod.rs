@@ -188,8 +188,9 @@ impl<'a> Replay<'a> {
         Self { instrumented: true, schedule, ..Self::new(wasm) }
     }
 
-    /// Makes the run. Errors are those of the set-up (the module does not compile, has no fork exports…); what
-    /// the program does wrong is part of the outcome, and so are breaches of the contract ([`Outcome::faults`]).
+    /// Makes the run. Errors are those of the set-up (the module does not compile, has no fork exports…) and traps
+    /// in the fork exports when no call of the program is under way; what the program does wrong is part of the
+    /// outcome, and so are other breaches of the contract ([`Outcome::faults`]).
     pub fn run(&self) -> Result<Outcome> {
         session::run(self)
     }
