@@ -18,7 +18,7 @@ ModuleFacts module_facts(const Module& module) {
   ModuleFacts facts;
   facts.start = module.start.is() ? to_rust(module.start) : rust::String();
   facts.reference_types = module.features.hasReferenceTypes();
-  facts.bulk_memory = module.features.hasBulkMemoryOpt();
+  facts.bulk_memory = module.features.hasBulkMemory();
   facts.exceptions = module.features.hasExceptionHandling();
   facts.multivalue = module.features.hasMultivalue();
   facts.has_dylink = bool(module.dylinkSection);
@@ -244,9 +244,13 @@ void replace_references(Module& module, rust::Str function, rust::Str replacemen
   auto to = as_name(replacement);
   struct Replacer : public PostWalker<Replacer> {
     Name from, to;
+    Type type;
+    bool changed = false;
     void visitRefFunc(RefFunc* curr) {
       if (curr->func == from) {
         curr->func = to;
+        curr->type = type;
+        changed = true;
       }
     }
     void visitCall(Call* curr) {
@@ -258,9 +262,14 @@ void replace_references(Module& module, rust::Str function, rust::Str replacemen
   Replacer replacer;
   replacer.from = from;
   replacer.to = to;
+  replacer.type = module.getFunction(to)->type;
   for (auto& func : module.functions) {
     if (!func->imported() && func->name != to) {
+      replacer.changed = false;
       replacer.walk(func->body);
+      if (replacer.changed) {
+        ReFinalize().walkFunctionInModule(func.get(), &module);
+      }
     }
   }
   replacer.walkModuleCode(&module);
@@ -336,6 +345,13 @@ uint64_t extend_function_table(Module& module, rust::Str text, rust::Slice<const
   segment->name = Names::getValidElementSegmentName(module, "fork.resume");
   module.addElementSegment(std::move(segment));
   return first;
+}
+
+void add_passive_data(Module& module, rust::Str name, rust::Slice<const uint8_t> data) {
+  auto segment = std::make_unique<DataSegment>();
+  segment->name = as_name(name);
+  segment->data.assign(data.begin(), data.end());
+  module.addDataSegment(std::move(segment));
 }
 
 Function* get_function(Module& module, rust::Str name) { return module.getFunction(as_name(name)); }

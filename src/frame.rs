@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! lower addresses
-//!   locals           in the order of the plan's frame, no padding
+//!   locals           in the order of the plan's frame, those that the site's mask holds, no padding
 //!   site             1 byte; 2 bytes followed by the byte 255 for sites from 255 on
 //!   function         2 bytes; 4 in modules with 65,536 or more resumable functions
 //! higher addresses   the position
@@ -11,12 +11,39 @@
 //! Frames are pushed upwards and popped from the top, so what is read first is written last.
 
 use crate::ir::Type;
-use crate::plan::FunctionPlan;
+use crate::plan::{FunctionPlan, Site};
 
 /// Sites below this take one byte.
 pub const WIDE_SITE: u32 = 255;
 /// Locals of one type that a push helper takes at once, at most.
 pub const PUSH_GROUP: usize = 8;
+
+/// Slots of a function that can be in some frames and not in others, at most.
+pub const MASK_BITS: usize = 64;
+
+/// The table of masks, looked up by function number and site: for each function an entry of four bytes (bits 0 to 23
+/// the offset of its masks in the table, bits 24 to 31 the number of bits), then the masks, by site, each in the least
+/// number of bytes. `None` when no function has slots that only some frames hold, or the table is too large.
+pub fn mask_table(plans: &[&FunctionPlan]) -> Option<Vec<u8>> {
+    if plans.iter().all(|p| p.sometimes().is_empty()) {
+        return None;
+    }
+    let mut entries: Vec<u8> = Vec::new();
+    let mut masks: Vec<u8> = Vec::new();
+    for plan in plans {
+        let bits = plan.sometimes().len();
+        let offset = plans.len() * 4 + masks.len();
+        if offset >= 1 << 24 {
+            return None;
+        }
+        entries.extend((offset as u32 | (bits as u32) << 24).to_le_bytes());
+        for site in (0..plan.landings.len() as u32).map(Site) {
+            masks.extend(&plan.mask(site).to_le_bytes()[..bits.div_ceil(8)]);
+        }
+    }
+    entries.extend(masks);
+    Some(entries)
+}
 
 /// Widths that hold for all frames of a module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

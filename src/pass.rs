@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use crate::abi;
 use crate::analysis::fork_path::{ForkPath, kind};
 use crate::analysis;
+use crate::analysis::frames::FrameKind;
 use crate::error::Error;
 use crate::ir::{self, GlobalRow, Module, Pass, Type};
 use crate::options::{self, Options};
@@ -171,9 +172,10 @@ fn make_plans<'m>(
     names: &[String],
     options: &Options,
 ) -> Result<Vec<FunctionPlan>, Error> {
+    let kind = if module.facts().bulk_memory { FrameKind::BySite } else { FrameKind::ByFunction };
     let plans: Vec<Mutex<Option<Result<FunctionPlan, Error>>>> = names.iter().map(|_| Mutex::new(None)).collect();
     pass.for_each_function(module, names, &|i, _| {
-        let plan = analysis::plan_function(module, path, module.function(&names[i]), options.replay);
+        let plan = analysis::plan_function(module, path, module.function(&names[i]), options.replay, kind);
         *plans[i].lock().expect("no thread panicked") = Some(plan);
     })
     .map_err(Error::Binaryen)?;

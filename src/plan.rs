@@ -155,8 +155,10 @@ pub struct FunctionPlan {
     pub spills: Vec<Type>,
     /// Types of the locals before the transform.
     pub locals: Vec<Type>,
-    /// In the order in which they are pushed.
+    /// In the order in which they are pushed. All frames hold the first [`always`](Self::always) slots; which of the
+    /// others a frame holds depends on its site ([`mask`](Self::mask)).
     pub frame: Vec<Slot>,
+    pub always: usize,
     /// Whether it can return with another function's frame on top instead of its own: it ends in a call that can be
     /// suspended.
     pub elides: bool,
@@ -175,6 +177,18 @@ impl FunctionPlan {
     pub fn local_type(&self, local: LocalIndex) -> Type {
         let index = local as usize;
         self.locals.get(index).copied().unwrap_or_else(|| self.spills[index - self.locals.len()])
+    }
+
+    /// Slots that only some frames hold.
+    pub fn sometimes(&self) -> &[Slot] {
+        &self.frame[self.always..]
+    }
+
+    /// Which of [`sometimes`](Self::sometimes) the frames of a site hold: bit i for the i-th of them.
+    pub fn mask(&self, site: Site) -> u64 {
+        let live = &self.landing(site).live;
+        let held = |slot: &Slot| live.binary_search(&slot.local).is_ok();
+        self.sometimes().iter().enumerate().filter(|(_, slot)| held(slot)).map(|(i, _)| 1 << i).sum()
     }
 
     /// Whether the function gets a resume function.

@@ -1,13 +1,57 @@
-//! Lays out a function's frame: the locals that any of its landings needs, ordered by type so that runs of one type
-//! share a push helper.
+//! Lays out a function's frame.
+//!
+//! A frame holds what is live after its own landing, not what is live after any landing of the function: that is half
+//! the bytes in real programs. The slots that every landing needs come first; which of the others a frame holds is a
+//! mask of at most 64 bits that the module looks up by function and site. Slots of one type are neighbours, so that
+//! they share push helpers.
 
+use std::cmp::Reverse;
+
+use crate::frame::{MASK_BITS, slot_size};
 use crate::plan::{FunctionPlan, LocalIndex, Slot};
 
-/// Fills in [`FunctionPlan::frame`].
-pub fn lay_out(plan: &mut FunctionPlan) {
+/// How frames of different sites of one function differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FrameKind {
+    /// Each holds what its landing needs.
+    BySite,
+    /// All hold what any landing needs: for modules that cannot hold the table of masks.
+    ByFunction,
+}
+
+/// Fills in the slots.
+pub fn lay_out(plan: &mut FunctionPlan, kind: FrameKind) {
     let mut locals: Vec<LocalIndex> = plan.landings.iter().flat_map(|l| l.live.iter().copied()).collect();
     locals.sort_unstable();
-    locals.dedup();
-    plan.frame = locals.into_iter().map(|local| Slot { local, type_: plan.local_type(local) }).collect();
-    plan.frame.sort_by_key(|slot| (slot.type_, slot.local));
+    // How many landings need each local.
+    let mut uses: Vec<(LocalIndex, usize)> = Vec::new();
+    for local in locals {
+        match uses.last_mut() {
+            Some((last, count)) if *last == local => *count += 1,
+            _ => uses.push((local, 1)),
+        }
+    }
+    let landings = plan.landings.len();
+    // A bit of the mask stands for one value, so a tuple is always there.
+    let is_always = |&(local, count): &(LocalIndex, usize)| {
+        kind == FrameKind::ByFunction || count == landings || !plan.local_type(local).is_numeric()
+    };
+    let (mut always, mut sometimes): (Vec<_>, Vec<_>) = uses.into_iter().partition(is_always);
+    // The mask has room for those that are worth most: rarely needed, and large.
+    let worth = |&(local, count): &(LocalIndex, usize)| {
+        (landings - count) as u64 * u64::from(slot_size(plan.local_type(local)))
+    };
+    sometimes.sort_by_key(|u| (Reverse(worth(u)), u.0));
+    always.extend(sometimes.drain(MASK_BITS.min(sometimes.len())..));
+
+    let slots = |uses: Vec<(LocalIndex, usize)>| {
+        let mut slots: Vec<Slot> =
+            uses.into_iter().map(|(local, _)| Slot { local, type_: plan.local_type(local) }).collect();
+        slots.sort_by_key(|slot| (slot.type_, slot.local));
+        slots
+    };
+    let (always, sometimes) = (slots(always), slots(sometimes));
+    plan.always = always.len();
+    plan.frame = always;
+    plan.frame.extend(sometimes);
 }

@@ -18,12 +18,13 @@ pub fn plan_function<'m>(
     path: &ForkPath,
     function: Function<'m>,
     replay: Replay,
+    kind: frames::FrameKind,
 ) -> Result<FunctionPlan, Error> {
     let liveness = function.liveness(module);
     let tree = regions::Tree::build(module, path, function, &liveness);
     let mut plan = tree.plan(function, &liveness);
     rematerialize::carry_operands(&mut plan, &tree, module, replay);
     state_tests::place_tests(&mut plan, &tree, module);
-    frames::lay_out(&mut plan);
+    frames::lay_out(&mut plan, kind);
     Ok(plan)
 }

@@ -154,6 +154,7 @@ impl Tree {
             spills: Vec::new(),
             locals: function.local_types(),
             frame: Vec::new(),
+            always: 0,
             elides: self.elides,
             results: function.results(),
         }

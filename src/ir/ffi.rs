@@ -174,6 +174,7 @@ pub mod bridge {
         fn add_function_like(module: Pin<&mut Module>, like: &Function, name: &str);
         fn add_function_table(module: Pin<&mut Module>, name: &str, functions: &[String]);
         fn extend_function_table(module: Pin<&mut Module>, name: &str, functions: &[String]) -> u64;
+        fn add_passive_data(module: Pin<&mut Module>, name: &str, data: &[u8]);
         fn get_function(module: Pin<&mut Module>, name: &str) -> *mut Function;
         fn function_name(func: &Function) -> String;
         fn add_local(func: Pin<&mut Function>, type_id: usize, name: &str) -> u32;

@@ -170,6 +170,11 @@ impl<'m> Module<'m> {
         self.function(name)
     }
 
+    /// Adds a passive data segment.
+    pub fn add_passive_data(self, name: &str, data: &[u8]) {
+        bridge::add_passive_data(self.pin(), name, data);
+    }
+
     /// Adds a table and fills it with functions.
     pub fn add_function_table(self, name: &str, functions: &[String]) {
         bridge::add_function_table(self.pin(), name, functions);

@@ -21,6 +21,8 @@ use crate::transform::FunctionCx;
 /// One call of a push helper: values of one type, as locals or components of locals that are tuples.
 pub struct PushGroup {
     pub type_: Type,
+    /// Whether the mask says for each value if it is pushed.
+    pub masked: bool,
     /// Local and, for a tuple, component.
     pub values: Vec<(u32, Option<u32>)>,
 }
@@ -28,15 +30,18 @@ pub struct PushGroup {
 /// The values of a frame in the order in which they are pushed, grouped for the push helpers.
 pub fn push_groups(plan: &FunctionPlan) -> Vec<PushGroup> {
     let mut groups: Vec<PushGroup> = Vec::new();
-    for slot in &plan.frame {
+    for (i, slot) in plan.frame.iter().enumerate() {
+        let masked = i >= plan.always;
         let components = slot.type_.components();
         for (i, &type_) in components.iter().enumerate() {
             let component = (components.len() > 1).then_some(i as u32);
             match groups.last_mut() {
-                Some(group) if group.type_ == type_ && group.values.len() < PUSH_GROUP => {
+                Some(group)
+                    if group.type_ == type_ && group.masked == masked && group.values.len() < PUSH_GROUP =>
+                {
                     group.values.push((slot.local, component));
                 }
-                _ => groups.push(PushGroup { type_, values: vec![(slot.local, component)] }),
+                _ => groups.push(PushGroup { type_, masked, values: vec![(slot.local, component)] }),
             }
         }
     }
@@ -74,13 +79,18 @@ pub fn push_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>) -> Expr<'m> {
     } else {
         build.block(Some(&epilogue), &code, Some(Type::I32))
     };
+    let mut mask_selected = false;
     for group in push_groups(cx.plan) {
+        if group.masked && !mask_selected {
+            site = cx.select_mask(site);
+            mask_selected = true;
+        }
         let mut operands = vec![site];
         for &(local, component) in &group.values {
             let value = build.local_get(local, cx.plan.local_type(local));
             operands.push(component.map_or(value, |i| build.tuple_extract(value, i)));
         }
-        site = build.call(&cx.runtime.push_helper(group.type_, group.values.len()), &operands, Type::I32);
+        site = build.call(&cx.runtime.push_helper(group.type_, group.masked, group.values.len()), &operands, Type::I32);
     }
     site
 }
@@ -89,17 +99,18 @@ pub fn push_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>) -> Expr<'m> {
 pub fn pop_frame<'m>(cx: &FunctionCx<'_, 'm>) -> Vec<Expr<'m>> {
     let build = cx.build;
     let mut code = Vec::new();
-    for slot in cx.plan.frame.iter().rev() {
+    for (i, slot) in cx.plan.frame.iter().enumerate().rev() {
+        let masked = i >= cx.plan.always;
         let components = slot.type_.components();
         if components.len() == 1 {
-            code.push(build.local_set(slot.local, build.call(&cx.runtime.pop_helper(slot.type_), &[], slot.type_)));
+            code.push(build.local_set(slot.local, build.call(&cx.runtime.pop_helper(slot.type_, masked), &[], slot.type_)));
             continue;
         }
         // Components are popped last first, and a tuple is made first to last: through variables.
         let mut parts = Vec::new();
         for &type_ in components.iter().rev() {
             let part = cx.function.add_local(type_, "fork.component");
-            code.push(build.local_set(part, build.call(&cx.runtime.pop_helper(type_), &[], type_)));
+            code.push(build.local_set(part, build.call(&cx.runtime.pop_helper(type_, masked), &[], type_)));
             parts.push(build.local_get(part, type_));
         }
         parts.reverse();

@@ -70,6 +70,12 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
         self.build.drop(branch)
     }
 
+    /// Makes the mask of the site's frames the current one; gives the site on.
+    pub fn select_mask(&self, site: Expr<'m>) -> Expr<'m> {
+        let number = self.build.i32(self.plan.number.0);
+        self.build.call(&self.runtime.select_mask_helper(), &[site, number], Type::I32)
+    }
+
     /// Keeps a value in a local, then tests, then gives the value.
     pub fn keep_and_test(&self, local: u32, value: Expr<'m>, site: Site) -> Expr<'m> {
         let type_ = self.plan.local_type(local);

@@ -51,7 +51,10 @@ pub fn write<'m>(
     let again = rewriter.cx.new_label("again");
     let cx = &rewriter.cx;
     let build = cx.build;
-    let header = build.call(&runtime.pop_header_helper(), &[], Type::I32);
+    let mut header = build.call(&runtime.pop_header_helper(), &[], Type::I32);
+    if !plan.sometimes().is_empty() {
+        header = cx.select_mask(header);
+    }
     let mut code = vec![match site {
         Some(site) => build.local_set(site, header),
         None => build.drop(header),

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use crate::abi::{self, BufferLayout};
 use crate::error::Error;
-use crate::frame::{FrameLayout, WIDE_SITE};
+use crate::frame::{FrameLayout, WIDE_SITE, mask_table};
 use crate::ir::{Builder, Expr, GlobalRow, Module, Type};
 use crate::plan::{FunctionNumber, FunctionPlan};
 use crate::transform::epilogue::push_groups;
@@ -64,12 +64,23 @@ impl Runtime {
         &self.resume_names[number.0 as usize]
     }
 
-    pub fn push_helper(&self, type_: Type, count: usize) -> String {
-        self.name(&format!("push_{}x{count}", keyword(type_)))
+    /// Pushes some values of a type; if `masked`, those that the current mask holds.
+    pub fn push_helper(&self, type_: Type, masked: bool, count: usize) -> String {
+        self.name(&format!("push_{}{}x{count}", masked_infix(masked), keyword(type_)))
     }
 
-    pub fn pop_helper(&self, type_: Type) -> String {
-        self.name(&format!("pop_{}", keyword(type_)))
+    /// Pops a value; if `masked` and the current mask does not hold it, gives zero.
+    pub fn pop_helper(&self, type_: Type, masked: bool) -> String {
+        self.name(&format!("pop_{}{}", masked_infix(masked), keyword(type_)))
+    }
+
+    pub fn select_mask_helper(&self) -> String {
+        self.name("select_mask")
+    }
+
+    /// The name of the data segment with the masks.
+    pub fn mask_segment(&self) -> String {
+        self.name("masks")
     }
 
     pub fn pop_header_helper(&self) -> String {
@@ -116,9 +127,11 @@ pub struct RuntimeNeeds {
     pub layout: FrameLayout,
     /// Bytes kept free below the buffer's end: the largest frame.
     pub reserve: u64,
-    /// Type and count of each kind of push.
-    pushes: BTreeSet<(Type, usize)>,
-    pops: BTreeSet<Type>,
+    /// Type, masked or not, and count of each kind of push.
+    pushes: BTreeSet<(Type, bool, usize)>,
+    pops: BTreeSet<(Type, bool)>,
+    /// The table of masks, if any function has some.
+    masks: Option<Vec<u8>>,
     /// Results of functions that can be unwound, and of calls that can be resumed.
     results: BTreeSet<Type>,
     /// Resume functions with their results, by number.
@@ -135,6 +148,7 @@ impl RuntimeNeeds {
             reserve: plans.iter().map(|p| layout.largest_frame(p)).max().unwrap_or(0),
             pushes: BTreeSet::new(),
             pops: BTreeSet::new(),
+            masks: mask_table(plans),
             results: more_results.iter().copied().collect(),
             resumable: names.iter().cloned().zip(plans.iter().map(|p| p.results)).collect(),
         };
@@ -142,8 +156,8 @@ impl RuntimeNeeds {
             needs.results.insert(plan.results);
             needs.results.extend(plan.landings.iter().map(|l| l.result));
             for group in push_groups(plan) {
-                needs.pushes.insert((group.type_, group.values.len()));
-                needs.pops.insert(group.type_);
+                needs.pushes.insert((group.type_, group.masked, group.values.len()));
+                needs.pops.insert((group.type_, group.masked));
             }
         }
         needs
@@ -152,6 +166,9 @@ impl RuntimeNeeds {
 
 /// Adds globals, helpers and transitions to the module, and exports the transitions.
 pub fn add<'m>(module: Module<'m>, runtime: &Runtime, needs: &RuntimeNeeds) -> Result<(), Error> {
+    if let Some(masks) = &needs.masks {
+        module.add_passive_data(&runtime.mask_segment(), masks);
+    }
     let text = Text::new(runtime, needs).module();
     module.merge_text(&text).map_err(|e| Error::Binaryen(format!("the helpers do not parse: {e}")))?;
     for name in [abi::UNWIND_BEGIN, abi::UNWIND_END, abi::REWIND_BEGIN, abi::REWIND_END, abi::STATE] {
@@ -167,6 +184,10 @@ fn transition(export: &str) -> &str {
         abi::STATE => "get_state",
         other => other.trim_start_matches("wpk_fork_"),
     }
+}
+
+fn masked_infix(masked: bool) -> &'static str {
+    if masked { "masked_" } else { "" }
 }
 
 fn keyword(type_: Type) -> &'static str {
@@ -220,11 +241,14 @@ impl<'a> Text<'a> {
         self.globals();
         self.transitions();
         self.headers();
-        for &(type_, count) in &self.needs.pushes {
-            self.push(type_, count);
+        if self.needs.masks.is_some() {
+            self.select_mask();
         }
-        for &type_ in &self.needs.pops {
-            self.pop(type_);
+        for &(type_, masked, count) in &self.needs.pushes {
+            self.push(type_, masked, count);
+        }
+        for &(type_, masked) in &self.needs.pops {
+            self.pop(type_, masked);
         }
         for &results in &self.needs.results {
             self.finish(results);
@@ -285,6 +309,12 @@ impl<'a> Text<'a> {
         let ptr = self.ptr;
         let state = self.id("state");
         self.line(&format!("(global {state} (mut i32) (i32.const 0))"));
+        if self.needs.masks.is_some() {
+            let (mask, bits, segment) = (self.id("mask"), self.id("mask_bits"), quoted(&self.runtime.mask_segment()));
+            self.line(&format!("(global {mask} (mut i64) (i64.const 0))"));
+            self.line(&format!("(global {bits} (mut i32) (i32.const 0))"));
+            self.line(&format!("(data {segment} \"\")"));
+        }
         for name in ["buffer", "position", "limit"] {
             let id = self.id(name);
             self.line(&format!("(global {id} (mut {ptr}) ({ptr}.const 0))"));
@@ -431,30 +461,78 @@ impl<'a> Text<'a> {
         ));
     }
 
-    fn push(&mut self, type_: Type, count: usize) {
-        let (name, memory, position) =
-            (quoted(&self.runtime.push_helper(type_, count)), self.memory.clone(), self.position());
+    /// Looks a site's mask up. The segment can only be read through memory: through the first eight bytes of the
+    /// buffer, which are put back.
+    fn select_mask(&mut self) {
+        let memory = self.memory.clone();
+        let (name, mask, bits) = (quoted(&self.runtime.select_mask_helper()), self.id("mask"), self.id("mask_bits"));
+        let segment = quoted(&self.runtime.mask_segment());
+        let buffer = format!("(global.get {})", self.id("buffer"));
+        self.line(&format!(
+            "(func {name} (param $site i32) (param $function i32) (result i32)
+  (local $saved i64) (local $entry i32) (local $bytes i32)
+  (local.set $saved (i64.load {memory} align=1 {buffer}))
+  (memory.init {memory} {segment} {buffer} (i32.shl (local.get $function) (i32.const 2)) (i32.const 4))
+  (local.set $entry (i32.load {memory} align=1 {buffer}))
+  (global.set {bits} (i32.shr_u (local.get $entry) (i32.const 24)))
+  (local.set $bytes (i32.shr_u (i32.add (global.get {bits}) (i32.const 7)) (i32.const 3)))
+  (i64.store {memory} align=1 {buffer} (i64.const 0))
+  (memory.init {memory} {segment} {buffer}
+    (i32.add (i32.and (local.get $entry) (i32.const 0xffffff)) (i32.mul (local.get $site) (local.get $bytes)))
+    (local.get $bytes))
+  (global.set {mask} (i64.load {memory} align=1 {buffer}))
+  (i64.store {memory} align=1 {buffer} (local.get $saved))
+  (local.get $site))",
+        ));
+    }
+
+    /// Stores values at the position and moves it. Masked: each only if the mask's lowest bit is set, which is then
+    /// shifted out.
+    fn push(&mut self, type_: Type, masked: bool, count: usize) {
+        let (name, memory) = (quoted(&self.runtime.push_helper(type_, masked, count)), self.memory.clone());
+        let (position, mask) = (self.position(), self.id("mask"));
         let (keyword, size) = (keyword(type_), type_.size());
         let mut text = format!("(func {name} (param $site i32)");
         for i in 0..count {
-            write!(text, " (param $v{i} {keyword})").expect("writing to a string cannot fail");
+            text += &format!(" (param $v{i} {keyword})");
         }
         text += " (result i32)\n";
         for i in 0..count {
-            let offset = i as u32 * size;
-            writeln!(text, "  ({keyword}.store {memory} offset={offset} align=1 {position} (local.get $v{i}))")
-                .expect("writing to a string cannot fail");
+            let offset = if masked { 0 } else { i as u32 * size };
+            let store = format!("({keyword}.store {memory} offset={offset} align=1 {position} (local.get $v{i}))");
+            if masked {
+                let step = self.move_position(i64::from(size));
+                text += &format!(
+                    "  (if (i32.wrap_i64 (i64.and (global.get {mask}) (i64.const 1))) (then {store} {step}))
+  (global.set {mask} (i64.shr_u (global.get {mask}) (i64.const 1)))\n"
+                );
+            } else {
+                text += &format!("  {store}\n");
+            }
         }
-        let step = self.move_position(i64::from(size) * count as i64);
-        self.line(&format!("{text}  {step}\n  (local.get $site))"));
+        if !masked {
+            text += &format!("  {}\n", self.move_position(i64::from(size) * count as i64));
+        }
+        self.line(&format!("{text}  (local.get $site))"));
     }
 
-    fn pop(&mut self, type_: Type) {
-        let (name, memory, position) = (quoted(&self.runtime.pop_helper(type_)), self.memory.clone(), self.position());
+    /// Moves the position back over a value and loads it. Masked: if the mask's highest bit in use is set, which is
+    /// then out of use.
+    fn pop(&mut self, type_: Type, masked: bool) {
+        let (name, memory) = (quoted(&self.runtime.pop_helper(type_, masked)), self.memory.clone());
+        let (position, mask, bits) = (self.position(), self.id("mask"), self.id("mask_bits"));
         let keyword = keyword(type_);
         let back = self.move_position(-i64::from(type_.size()));
+        let test = format!(
+            "(global.set {bits} (i32.sub (global.get {bits}) (i32.const 1)))
+  (if (i64.eqz (i64.and (i64.const 1) (i64.shr_u (global.get {mask}) (i64.extend_i32_u (global.get {bits})))))
+    (then (return {})))
+  ",
+            default_value(type_)
+        );
+        let test = if masked { test.as_str() } else { "" };
         self.line(&format!(
-            "(func {name} (result {keyword})\n  {back}\n  ({keyword}.load {memory} align=1 {position}))"
+            "(func {name} (result {keyword})\n  {test}{back}\n  ({keyword}.load {memory} align=1 {position}))"
         ));
     }
 
