@@ -36,7 +36,7 @@ fn main() {
     bind_c_api(&source);
 
     println!("cargo:rustc-link-search=native={}", build.join("lib").display());
-    println!("cargo:rustc-link-lib=static:+whole-archive=binaryen_wasm_opt");
+    println!("cargo:rustc-link-lib=static=binaryen_wasm_opt");
     println!("cargo:rustc-link-lib=static=binaryen");
     println!("cargo:rustc-link-lib=dylib=stdc++");
     println!("cargo:rerun-if-changed={}", build.join("lib/libbinaryen.a").display());
@@ -118,11 +118,12 @@ fn build_library(source: &Path, build: &Path, flags: &[String]) {
     fs::write(&stamp, key).unwrap_or_else(|e| fail(&format!("{}: {e}", stamp.display())));
 }
 
-/// Compiles `tools/wasm-opt.cpp` with its `main` under the name `binaryen_wasm_opt_main`, and what it links with.
+/// Compiles `tools/wasm-opt.cpp` with its `main` under the name `binaryen_wasm_opt_main`, and what it links with. It
+/// ends the process through `wasm::binaryen_wasm_opt_exit(int)`, which whoever calls it defines.
 fn build_tool(source: &Path, build: &Path, flags: &[String]) {
     let stamp = build.join("fork-instrument-tool.stamp");
     let library = build.join("lib/libbinaryen_wasm_opt.a");
-    let key = format!("{}\n{}\n", source.display(), flags.join(" "));
+    let key = format!("{}\n{}\nown exit\n", source.display(), flags.join(" "));
     if library.exists() && fs::read_to_string(&stamp).is_ok_and(|s| s == key) {
         return;
     }
@@ -138,6 +139,7 @@ fn build_tool(source: &Path, build: &Path, flags: &[String]) {
         .include(build)
         .include(tools.join("fuzzing"))
         .define("main", "binaryen_wasm_opt_main")
+        .define("flush_and_quick_exit", "binaryen_wasm_opt_exit")
         .file(tools.join("wasm-opt.cpp"));
     for name in ["fuzzing", "heap-types", "parameters", "random"] {
         cc.file(tools.join(format!("fuzzing/{name}.cpp")));

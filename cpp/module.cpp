@@ -19,6 +19,7 @@ ModuleFacts module_facts(const Module& module) {
   facts.start = module.start.is() ? to_rust(module.start) : rust::String();
   facts.reference_types = module.features.hasReferenceTypes();
   facts.bulk_memory = module.features.hasBulkMemory();
+  facts.mutable_globals = module.features.hasMutableGlobals();
   facts.exceptions = module.features.hasExceptionHandling();
   facts.multivalue = module.features.hasMultivalue();
   facts.has_dylink = bool(module.dylinkSection);
@@ -69,7 +70,7 @@ rust::Vec<MemoryRow> list_memories(const Module& module) {
 rust::Vec<TableRow> list_tables(const Module& module) {
   rust::Vec<TableRow> rows;
   for (auto& table : module.tables) {
-    rows.push_back({to_rust(table->name), table->imported(), table->is64(), table->type.isFunction()});
+    rows.push_back({to_rust(table->name), table->imported(), table->is64(), table->type.isFunction(), table->initial});
   }
   return rows;
 }

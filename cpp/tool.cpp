@@ -4,7 +4,22 @@
 #include <exception>
 #include <iostream>
 
+#include "fork-instrument/src/ir/ffi.rs.h"
+#include "support/file.h"
+
 int binaryen_wasm_opt_main(int argc, const char* argv[]);
+
+namespace wasm {
+
+// How the tool ends the process, which it does only after success: the outputs are put in their places first.
+[[noreturn]] void binaryen_wasm_opt_exit(int code) {
+  if (code == EXIT_SUCCESS && !fork_instrument::finish_outputs()) {
+    code = EXIT_FAILURE;
+  }
+  flush_and_quick_exit(code);
+}
+
+} // namespace wasm
 
 namespace fork_instrument {
 

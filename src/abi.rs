@@ -16,6 +16,11 @@ pub const STATE: &str = "wpk_fork_state";
 /// Followed by `_` and the value types, joined by `_`, when there are results.
 pub const RESUME: &str = "wpk_fork_resume";
 
+/// The module name of everything that a separate module of resume functions imports.
+pub const RESUME_MODULE: &str = "wpk_fork";
+/// Followed by a digest of the module of resume functions: the name of the table that the two modules meet in.
+pub const RESUME_TABLE: &str = "wpk_fork_table_";
+
 /// States of an instrumented module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]

@@ -47,6 +47,16 @@ pub enum Error {
         "the mutable global {0} holds a reference, which memory cannot: nothing may write it, or import it from the host"
     )]
     ReferenceGlobal(String),
+    #[error(
+        "the resume functions cannot be in a module of their own: that needs a table to meet in, and this module has an \
+         imported table and no reference types. Enable reference types, or leave out --pass-arg=fork-instrument-resume"
+    )]
+    NoTableForSeparate,
+    #[error(
+        "the resume functions cannot be in a module of their own without mutable globals in exports: enable the feature \
+         mutable-globals, or leave out --pass-arg=fork-instrument-resume"
+    )]
+    NoMutableGlobals,
     #[error("{0}")]
     Binaryen(String),
 }

@@ -1,8 +1,8 @@
 //! POSIX `fork()` for WebAssembly: a pass of Binaryen's `wasm-opt`, `--fork-instrument`.
 //!
 //! Modules in reading order: [`options`] and [`error`]; [`abi`] and [`frame`], the layouts; [`plan`], what is decided
-//! about a function; [`analysis`], which decides; [`transform`], which rewrites; [`pass`], the recipe; [`ir`], safe
-//! handles over Binaryen.
+//! about a function; [`analysis`], which decides; [`transform`], which rewrites; [`separate`], which moves resume functions out; [`pass`], the
+//! recipe; [`output`], the tool's files; [`ir`], safe handles over Binaryen.
 
 pub mod abi;
 pub mod analysis;
@@ -10,15 +10,18 @@ pub mod error;
 pub mod frame;
 pub mod ir;
 pub mod options;
+pub mod output;
 pub mod pass;
 pub mod plan;
+pub mod separate;
 pub mod transform;
 
 /// Runs `wasm-opt` with our pass in its registry. `arguments` starts with the program's name. Returns only on failure,
 /// with the exit status; a fatal error has been printed.
 pub fn wasm_opt(arguments: Vec<String>) -> i32 {
     pass::register();
-    match ir::run_wasm_opt(arguments) {
+    ir::at_successful_exit(output::finish);
+    match output::redirect(arguments).map_err(|e| format!("Fatal: {e}")).and_then(ir::run_wasm_opt) {
         Ok(status) => status,
         Err(message) => {
             eprintln!("{message}");

@@ -38,11 +38,7 @@ pub const OPTIONS: &[OptionInfo] = &[
         value: "names",
         help: "only these functions are on the fork path, at your own risk (names, *, @file)",
     },
-    OptionInfo {
-        name: "addlist",
-        value: "names",
-        help: "these functions are on the fork path too (names, *, @file)",
-    },
+    OptionInfo { name: "addlist", value: "names", help: "these functions are on the fork path too (names, *, @file)" },
     OptionInfo {
         name: "removelist",
         value: "names",
@@ -67,6 +63,11 @@ pub const OPTIONS: &[OptionInfo] = &[
         name: "replay",
         value: "none|scalar|effects",
         help: "which operands resume functions compute again instead of keeping them in locals; default effects",
+    },
+    OptionInfo {
+        name: "resume",
+        value: "file",
+        help: "writes the resume functions to a module of their own, which hosts need only when the program forks",
     },
     OptionInfo {
         name: "verbose",
@@ -117,6 +118,8 @@ pub struct Options {
     pub ignore_indirect: bool,
     pub memory: Option<String>,
     pub replay: Replay,
+    /// The file for the resume functions, if they get a module of their own.
+    pub resume: Option<String>,
     pub verbose: bool,
 }
 
@@ -132,6 +135,7 @@ impl Default for Options {
             ignore_indirect: false,
             memory: None,
             replay: Replay::default(),
+            resume: None,
             verbose: false,
         }
     }
@@ -171,6 +175,7 @@ impl Options {
                     _ => return Err(bad(name, value, "the value is none, scalar or effects")),
                 }
             }
+            "resume" => self.resume = Some(non_empty(name, value)?),
             "verbose" => self.verbose = switch(name, value)?,
             _ => {
                 let known: Vec<String> = OPTIONS.iter().map(usage).collect();

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 
 use crate::abi;
-use crate::analysis::fork_path::{ForkPath, kind};
 use crate::analysis;
+use crate::analysis::fork_path::{ForkPath, kind};
 use crate::analysis::frames::FrameKind;
 use crate::error::Error;
 use crate::ir::{self, GlobalRow, Module, Pass, Type};
 use crate::options::{self, Options};
+use crate::output;
 use crate::plan::{Callee, FunctionNumber, FunctionPlan};
+use crate::separate;
 use crate::transform::roots::{self, Roots};
 use crate::transform::runtime::{self, FrameMemory, ResumeTable, Runtime, RuntimeNeeds};
 use crate::transform::{resume, unwind};
@@ -38,6 +40,9 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
         path.explain().iter().for_each(|line| eprintln!("{line}"));
     }
     check_start(module, &path)?;
+    if options.resume.is_some() && !module.facts().mutable_globals {
+        return Err(Error::NoMutableGlobals);
+    }
     let memory = choose_memory(module, &options)?;
     let globals = globals_to_save(module)?;
 
@@ -49,12 +54,19 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     let roots = find_roots(module, &path, &options);
 
     let mut runtime = Runtime::new(module, memory);
+    runtime.separate = options.resume.is_some();
     add_resume_functions(module, &mut runtime, &resumable);
     let needs = RuntimeNeeds::of(&resumable, globals, &runtime.resume_names, &root_results(module, &roots));
-    runtime::add(module, &runtime, &needs)?;
+    runtime::add(module, &mut runtime, &needs)?;
+    fill_table(module, &runtime);
     rewrite(pass, module, &runtime, &resumable)?;
     roots::add(module, &runtime, &roots);
-    clean_up(pass, module, &runtime, &resumable)
+    clean_up(pass, module, &runtime, &resumable)?;
+    if let Some(file) = &options.resume {
+        let second = separate::separate(pass, module, &runtime, output::is_text())?;
+        output::add(file.into(), second);
+    }
+    Ok(())
 }
 
 fn warn(message: &str) {
@@ -211,8 +223,7 @@ fn find_roots(module: Module<'_>, path: &ForkPath, options: &Options) -> Roots {
         }
     }
     let in_tables = path.in_tables();
-    let mut resume_exports: Vec<Type> =
-        in_tables.iter().map(|&f| Type::from_id(path.function(f).results)).collect();
+    let mut resume_exports: Vec<Type> = in_tables.iter().map(|&f| Type::from_id(path.function(f).results)).collect();
     resume_exports.sort_unstable();
     resume_exports.dedup();
     let named = |name: &str| match &options.roots {
@@ -240,23 +251,32 @@ fn add_resume_functions(module: Module<'_>, runtime: &mut Runtime, resumable: &[
         module.add_resume_function(module.function(&plan.function), &name);
         runtime.resume_names.push(name);
     }
+    runtime.table = choose_table(module, runtime);
+}
+
+/// Where resume functions are reached through: a table of ours, the end of the module's own, or none.
+fn choose_table(module: Module<'_>, runtime: &Runtime) -> ResumeTable {
     let tables = module.tables();
-    let name = runtime.name("resume");
-    runtime.table = match tables.as_slice() {
-        [] => {
-            module.add_function_table(&name, &runtime.resume_names);
-            ResumeTable::Table { name, base: 0, is64: false }
+    match tables.as_slice() {
+        [own] if !module.facts().reference_types => {
+            if own.imported || !own.of_functions {
+                return ResumeTable::Switch;
+            }
+            ResumeTable::Table { name: own.name.clone(), base: own.initial, is64: own.is64 }
         }
-        _ if module.facts().reference_types => {
-            module.add_function_table(&name, &runtime.resume_names);
-            ResumeTable::Table { name, base: 0, is64: false }
-        }
-        [own] if !own.imported && own.of_functions => {
-            let base = module.extend_function_table(&own.name, &runtime.resume_names);
-            ResumeTable::Table { name: own.name.clone(), base, is64: own.is64 }
-        }
-        _ => ResumeTable::Switch,
-    };
+        _ => ResumeTable::Table { name: runtime.name("resume"), base: 0, is64: false },
+    }
+}
+
+/// Puts the resume functions, and what else is reached that way, into the table.
+fn fill_table(module: Module<'_>, runtime: &Runtime) {
+    let ResumeTable::Table { name, .. } = &runtime.table else { return };
+    let functions = runtime.table_functions();
+    if module.tables().iter().any(|t| t.name == *name) {
+        module.extend_function_table(name, &functions);
+    } else {
+        module.add_function_table(name, &functions);
+    }
 }
 
 fn rewrite<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, plans: &[&FunctionPlan]) -> Result<(), Error> {
@@ -272,12 +292,7 @@ fn rewrite<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, plans: &[&
 
 /// Optimises what was touched: the functions only for what the instrumentation left behind, the resume functions for
 /// size.
-fn clean_up<'m>(
-    pass: Pass<'m>,
-    module: Module<'m>,
-    runtime: &Runtime,
-    plans: &[&FunctionPlan],
-) -> Result<(), Error> {
+fn clean_up<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, plans: &[&FunctionPlan]) -> Result<(), Error> {
     let touched: Vec<String> = plans.iter().map(|p| p.function.clone()).collect();
     pass.run_on_functions(module, &touched, &["remove-unused-names", "merge-blocks"]).map_err(Error::Binaryen)?;
     let passes = ["dce", "remove-unused-names", "merge-blocks", "vacuum", "coalesce-locals", "reorder-locals"];

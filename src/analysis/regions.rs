@@ -8,9 +8,7 @@ use std::collections::HashMap;
 
 use crate::analysis::fork_path::{CallClass, ForkPath};
 use crate::ir::{Function, Kind, Liveness, Module, Node, Type};
-use crate::plan::{
-    Callee, FunctionNumber, FunctionPlan, Landing, LocalIndex, Region, RegionId, RegionKind, Site,
-};
+use crate::plan::{Callee, FunctionNumber, FunctionPlan, Landing, LocalIndex, Region, RegionId, RegionKind, Site};
 
 /// A row of the post-order listing of a body.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -82,8 +80,7 @@ impl Tree {
                 Kind::Return => return !self.is_protected(parent),
                 Kind::Block => {
                     if let Some(next) = self.next_sibling(row) {
-                        let is_void_return =
-                            self.node(next).kind() == Kind::Return && self.children(next).is_empty();
+                        let is_void_return = self.node(next).kind() == Kind::Return && self.children(next).is_empty();
                         return node.type_() == Type::NONE && is_void_return && !self.is_protected(parent);
                     }
                 }

@@ -15,9 +15,7 @@
 use crate::analysis::regions::{Row, Tree};
 use crate::ir::{Effects, Kind, Module, Type};
 use crate::options::Replay;
-use crate::plan::{
-    Callee, CarriedOperand, Carry, FunctionPlan, LocalIndex, RegionId, RegionKind, SpillReason,
-};
+use crate::plan::{Callee, CarriedOperand, Carry, FunctionPlan, LocalIndex, RegionId, RegionKind, SpillReason};
 
 /// Fills in the carried operands of all regions, the locals to add, and the locals that frames hold for their sake.
 pub fn carry_operands(plan: &mut FunctionPlan, tree: &Tree, module: Module<'_>, replay: Replay) {
@@ -94,11 +92,8 @@ impl Decider<'_, '_> {
         let row = self.tree.row_of(id);
         let children = self.tree.children(row);
         let is_entry = region.landing.is_some_and(|site| self.plan.landing(site).callee == Callee::Entry);
-        let needed = if is_entry {
-            children.len()
-        } else {
-            region.parts.last().map_or(0, |&(child, _)| child as usize)
-        };
+        let needed =
+            if is_entry { children.len() } else { region.parts.last().map_or(0, |&(child, _)| child as usize) };
         // Past this row nothing can execute before the last landing that needs the operand.
         let until = if is_entry { row } else { self.last_row_before_landing(&region.parts) };
         for (child, &operand) in children.iter().enumerate().take(needed) {

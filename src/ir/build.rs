@@ -84,9 +84,7 @@ impl<'m> Builder<'m> {
     }
 
     pub fn return_(self, value: Option<Expr<'m>>) -> Expr<'m> {
-        Expr::from_raw(unsafe {
-            c::BinaryenReturn(self.raw(), value.map_or(std::ptr::null_mut(), Expr::raw))
-        })
+        Expr::from_raw(unsafe { c::BinaryenReturn(self.raw(), value.map_or(std::ptr::null_mut(), Expr::raw)) })
     }
 
     pub fn local_get(self, local: u32, type_: Type) -> Expr<'m> {
@@ -138,12 +136,7 @@ impl<'m> Builder<'m> {
 
     pub fn if_(self, condition: Expr<'m>, then: Expr<'m>, otherwise: Option<Expr<'m>>) -> Expr<'m> {
         Expr::from_raw(unsafe {
-            c::BinaryenIf(
-                self.raw(),
-                condition.raw(),
-                then.raw(),
-                otherwise.map_or(std::ptr::null_mut(), Expr::raw),
-            )
+            c::BinaryenIf(self.raw(), condition.raw(), then.raw(), otherwise.map_or(std::ptr::null_mut(), Expr::raw))
         })
     }
 

@@ -3,7 +3,7 @@
 //! Expressions cross as addresses (`usize`), types as Binaryen's type ids.
 #![allow(clippy::missing_safety_doc)]
 
-use super::task::{FunctionTask, run_function_task, run_pass};
+use super::task::{FunctionTask, finish_outputs, run_function_task, run_pass};
 
 #[cxx::bridge(namespace = "fork_instrument")]
 pub mod bridge {
@@ -44,6 +44,7 @@ pub mod bridge {
         start: String,
         reference_types: bool,
         bulk_memory: bool,
+        mutable_globals: bool,
         exceptions: bool,
         multivalue: bool,
         has_dylink: bool,
@@ -85,6 +86,7 @@ pub mod bridge {
         imported: bool,
         is64: bool,
         of_functions: bool,
+        initial: u64,
     }
 
     /// An import that is no function.
@@ -112,9 +114,16 @@ pub mod bridge {
         heap_type: usize,
     }
 
+    /// A slot of the resume table.
+    struct ResumeEntry {
+        index: u64,
+        function: String,
+    }
+
     extern "Rust" {
         type FunctionTask<'a>;
         fn run_function_task(task: &FunctionTask<'_>, index: usize, func: Pin<&mut Function>);
+        fn finish_outputs() -> bool;
         fn run_pass(pass: Pin<&mut Pass>, module: Pin<&mut Module>, argument: &CxxString) -> String;
     }
 
@@ -123,6 +132,7 @@ pub mod bridge {
         include!("cpp/analyses.h");
         include!("cpp/module.h");
         include!("cpp/registration.h");
+        include!("cpp/split.h");
         include!("cpp/tool.h");
 
         #[namespace = "wasm"]
@@ -132,6 +142,7 @@ pub mod bridge {
         #[namespace = "wasm"]
         type Pass;
         type LivenessAtCalls;
+        type SecondModule;
 
         fn list_nodes(func: Pin<&mut Function>) -> Vec<Node>;
         fn get_child(parent: usize, index: u32) -> usize;
@@ -201,6 +212,19 @@ pub mod bridge {
         fn pass_argument(pass: &Pass, key: &str) -> Result<String>;
         fn optimize_level(pass: &Pass) -> i32;
         fn shrink_level(pass: &Pass) -> i32;
+
+        fn uses_segments(func: &Function, except: &[String]) -> bool;
+        fn split_module(
+            first: Pin<&mut Module>,
+            functions: &[String],
+            data_segment: &str,
+            table: &str,
+            entries: &[ResumeEntry],
+            import_module: &str,
+            table_export: &str,
+        ) -> Result<UniquePtr<SecondModule>>;
+        fn rename_table_export(second: Pin<&mut SecondModule>, from: &str, to: &str);
+        fn write_second(pass: Pin<&mut Pass>, second: Pin<&mut SecondModule>, text: bool) -> Result<Vec<u8>>;
 
         fn register_pass(name: &str, description: &str);
         fn run_wasm_opt(arguments: Vec<String>) -> Result<i32>;

@@ -9,6 +9,7 @@ mod build;
 pub mod ffi;
 mod function;
 mod module;
+mod split;
 mod task;
 
 use std::marker::PhantomData;
@@ -16,10 +17,13 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 
 pub use build::{Builder, Literal};
-pub use ffi::bridge::{CallSite, Effects, ExportRow, FunctionRow, GlobalRow, MemoryRow, ModuleFacts, Node, Reference, TableRow};
+pub use ffi::bridge::{
+    CallSite, Effects, ExportRow, FunctionRow, GlobalRow, MemoryRow, ModuleFacts, Node, Reference, TableRow,
+};
 pub use function::{Function, Liveness};
 pub use module::{Module, Pass};
-pub use task::{PassBody, register_pass};
+pub use split::{SecondModule, Split};
+pub use task::{PassBody, at_successful_exit, register_pass};
 
 use binaryen_sys as c;
 use ffi::bridge;

@@ -138,15 +138,7 @@ impl<'m> Module<'m> {
         let name = super::build::c_name(name);
         // SAFETY: the name is NUL-terminated and interned, there are no variables, and the body is this module's.
         unsafe {
-            c::BinaryenAddFunction(
-                self.raw(),
-                name.as_ptr(),
-                params.0,
-                results.0,
-                std::ptr::null_mut(),
-                0,
-                body.raw(),
-            )
+            c::BinaryenAddFunction(self.raw(), name.as_ptr(), params.0, results.0, std::ptr::null_mut(), 0, body.raw())
         };
     }
 
@@ -196,7 +188,7 @@ impl<'m> Pass<'m> {
         Pass(NonNull::from(unsafe { pass.get_unchecked_mut() }), PhantomData)
     }
 
-    fn pin(self) -> Pin<&'m mut bridge::Pass> {
+    pub(super) fn pin(self) -> Pin<&'m mut bridge::Pass> {
         // SAFETY: see `pinned`.
         unsafe { pinned(self.0) }
     }

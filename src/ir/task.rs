@@ -20,6 +20,30 @@ pub fn register_pass(name: &str, description: &str, body: PassBody) {
     }
 }
 
+static AT_EXIT: OnceLock<fn() -> Result<(), String>> = OnceLock::new();
+
+/// Registers what runs when Binaryen's tool ends the process after success. An error is printed, and the process then
+/// ends with status 1.
+pub fn at_successful_exit(finish: fn() -> Result<(), String>) {
+    // Only the first counts.
+    let _ = AT_EXIT.set(finish);
+}
+
+pub(super) fn finish_outputs() -> bool {
+    let Some(finish) = AT_EXIT.get() else { return true };
+    match catch_unwind(finish) {
+        Ok(Ok(())) => true,
+        Ok(Err(message)) => {
+            eprintln!("Fatal: {message}");
+            false
+        }
+        Err(panic) => {
+            eprintln!("Fatal: internal error: {}", panic_text(panic));
+            false
+        }
+    }
+}
+
 pub(super) fn run_pass(
     pass: Pin<&mut bridge::Pass>,
     module: Pin<&mut bridge::Module>,

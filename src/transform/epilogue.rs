@@ -36,9 +36,7 @@ pub fn push_groups(plan: &FunctionPlan) -> Vec<PushGroup> {
         for (i, &type_) in components.iter().enumerate() {
             let component = (components.len() > 1).then_some(i as u32);
             match groups.last_mut() {
-                Some(group)
-                    if group.type_ == type_ && group.masked == masked && group.values.len() < PUSH_GROUP =>
-                {
+                Some(group) if group.type_ == type_ && group.masked == masked && group.values.len() < PUSH_GROUP => {
                     group.values.push((slot.local, component));
                 }
                 _ => groups.push(PushGroup { type_, masked, values: vec![(slot.local, component)] }),
@@ -103,7 +101,9 @@ pub fn pop_frame<'m>(cx: &FunctionCx<'_, 'm>) -> Vec<Expr<'m>> {
         let masked = i >= cx.plan.always;
         let components = slot.type_.components();
         if components.len() == 1 {
-            code.push(build.local_set(slot.local, build.call(&cx.runtime.pop_helper(slot.type_, masked), &[], slot.type_)));
+            code.push(
+                build.local_set(slot.local, build.call(&cx.runtime.pop_helper(slot.type_, masked), &[], slot.type_)),
+            );
             continue;
         }
         // Components are popped last first, and a tuple is made first to last: through variables.

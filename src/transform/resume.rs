@@ -17,9 +17,9 @@
 
 use crate::ir::{Builder, Expr, Function, Module, Type};
 use crate::plan::{Callee, Carry, FunctionPlan, Region, RegionId, RegionKind, Site};
+use crate::transform::FunctionCx;
 use crate::transform::epilogue::{pop_frame, push_frame};
 use crate::transform::runtime::Runtime;
-use crate::transform::FunctionCx;
 
 /// How control can come into a region of a resume function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -330,9 +330,7 @@ impl<'m> Rewriter<'_, 'm> {
         let landing = self.cx.plan.landing(site);
         match landing.callee {
             Callee::Entry => unreachable!("an entry import is called again, not resumed"),
-            Callee::Function(number) => {
-                self.build().call(self.cx.runtime.resume_name(number), &[], landing.result)
-            }
+            Callee::Function(number) => self.build().call(self.cx.runtime.resume_name(number), &[], landing.result),
             Callee::NextFrame => self.cx.runtime.call_next_frame(self.build(), landing.result),
         }
     }

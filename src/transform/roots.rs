@@ -32,9 +32,8 @@ pub fn add<'m>(module: Module<'m>, runtime: &Runtime, roots: &Roots) {
         let wrapper_name = runtime.name(&format!("root.{name}"));
         let wrapper = module.add_function_like(function, &wrapper_name);
         let build = module.build();
-        let arguments: Vec<Expr<'m>> = (0..function.num_params())
-            .map(|i| build.local_get(i, wrapper.local_types()[i as usize]))
-            .collect();
+        let arguments: Vec<Expr<'m>> =
+            (0..function.num_params()).map(|i| build.local_get(i, wrapper.local_types()[i as usize])).collect();
         let call = build.call(name, &arguments, function.results());
         wrapper.set_body(resume_first(module, runtime, function, call));
         for export in exports {

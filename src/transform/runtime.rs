@@ -38,6 +38,9 @@ pub struct Runtime {
     pub table: ResumeTable,
     /// Names of the resume functions, by number.
     pub resume_names: Vec<String>,
+    /// Whether the resume functions go to a module of their own.
+    pub separate: bool,
+    has_masks: bool,
     state: String,
 }
 
@@ -48,7 +51,15 @@ impl Runtime {
             prefix.insert(prefix.len() - 1, '_');
         }
         let state = format!("{prefix}state");
-        Runtime { prefix, memory, table: ResumeTable::Switch, resume_names: Vec::new(), state }
+        Runtime {
+            prefix,
+            memory,
+            table: ResumeTable::Switch,
+            resume_names: Vec::new(),
+            separate: false,
+            has_masks: false,
+            state,
+        }
     }
 
     pub fn state_global(&self) -> &str {
@@ -76,6 +87,22 @@ impl Runtime {
 
     pub fn select_mask_helper(&self) -> String {
         self.name("select_mask")
+    }
+
+    /// The function that looks masks up, when it is called through the resume table because it moves to the module of
+    /// the resume functions. It has the slot behind theirs.
+    pub fn mask_function_in_table(&self) -> Option<String> {
+        (self.separate && self.has_masks).then(|| self.name("look_mask_up"))
+    }
+
+    /// Whether an internal name is one of ours.
+    pub fn is_ours(&self, name: &str) -> bool {
+        name.starts_with(&self.prefix)
+    }
+
+    /// Functions of the resume table, in order.
+    pub fn table_functions(&self) -> Vec<String> {
+        self.resume_names.iter().cloned().chain(self.mask_function_in_table()).collect()
     }
 
     /// The name of the data segment with the masks.
@@ -165,7 +192,8 @@ impl RuntimeNeeds {
 }
 
 /// Adds globals, helpers and transitions to the module, and exports the transitions.
-pub fn add<'m>(module: Module<'m>, runtime: &Runtime, needs: &RuntimeNeeds) -> Result<(), Error> {
+pub fn add<'m>(module: Module<'m>, runtime: &mut Runtime, needs: &RuntimeNeeds) -> Result<(), Error> {
+    runtime.has_masks = needs.masks.is_some();
     if let Some(masks) = &needs.masks {
         module.add_passive_data(&runtime.mask_segment(), masks);
     }
@@ -298,8 +326,7 @@ impl<'a> Text<'a> {
         }
         if self.runtime.table == ResumeTable::Switch {
             for (i, (name, results)) in self.needs.resumable.iter().enumerate() {
-                let line =
-                    format!("(import \"\" \"f{i}\" (func {} {}))", quoted(name), result_clause(*results));
+                let line = format!("(import \"\" \"f{i}\" (func {} {}))", quoted(name), result_clause(*results));
                 self.line(&line);
             }
         }
@@ -437,15 +464,13 @@ impl<'a> Text<'a> {
     (local.set $site (i32.load16_u {memory} align=1 {position}))))
   (local.get $site))"
         ));
-        let number =
-            format!("({load} {memory} align=1 ({ptr}.sub {position} ({ptr}.const {bytes})))");
+        let number = format!("({load} {memory} align=1 ({ptr}.sub {position} ({ptr}.const {bytes})))");
         let next = self.id("next_function");
         match &self.runtime.table {
             ResumeTable::Table { base, is64, .. } => {
                 let type_ = if *is64 { "i64" } else { "i32" };
                 let number = if *is64 { format!("(i64.extend_i32_u {number})") } else { number };
-                let index =
-                    if *base == 0 { number } else { format!("({type_}.add {number} ({type_}.const {base}))") };
+                let index = if *base == 0 { number } else { format!("({type_}.add {number} ({type_}.const {base}))") };
                 self.line(&format!("(func {next} (result {type_}) {index})"));
             }
             ResumeTable::Switch => self.line(&format!("(func {next} (result i32) {number})")),
@@ -465,7 +490,20 @@ impl<'a> Text<'a> {
     /// buffer, which are put back.
     fn select_mask(&mut self) {
         let memory = self.memory.clone();
-        let (name, mask, bits) = (quoted(&self.runtime.select_mask_helper()), self.id("mask"), self.id("mask_bits"));
+        let (mask, bits) = (self.id("mask"), self.id("mask_bits"));
+        let mut name = quoted(&self.runtime.select_mask_helper());
+        if let (Some(function), ResumeTable::Table { name: table, base, is64 }) =
+            (self.runtime.mask_function_in_table(), &self.runtime.table)
+        {
+            let index = base + self.runtime.resume_names.len() as u64;
+            let index = format!("({}.const {index})", if *is64 { "i64" } else { "i32" });
+            self.line(&format!(
+                "(func {name} (param $site i32) (param $function i32) (result i32)
+  (call_indirect {} (param i32 i32) (result i32) (local.get $site) (local.get $function) {index}))",
+                quoted(table)
+            ));
+            name = quoted(&function);
+        }
         let segment = quoted(&self.runtime.mask_segment());
         let buffer = format!("(global.get {})", self.id("buffer"));
         self.line(&format!(
@@ -571,9 +609,8 @@ impl<'a> Text<'a> {
         let next = self.id("next_function");
         let clause = result_clause(results);
         let mut body = String::from("(br_table");
-        let fitting: Vec<usize> = (0..self.needs.resumable.len())
-            .filter(|&i| self.needs.resumable[i].1 == results)
-            .collect();
+        let fitting: Vec<usize> =
+            (0..self.needs.resumable.len()).filter(|&i| self.needs.resumable[i].1 == results).collect();
         for (i, (_, r)) in self.needs.resumable.iter().enumerate() {
             let label = if *r == results { format!(" $f{i}") } else { " $none".into() };
             body += &label;

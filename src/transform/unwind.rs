@@ -2,9 +2,9 @@
 
 use crate::ir::{Expr, Function, Module};
 use crate::plan::{Carry, FunctionPlan, RegionId};
+use crate::transform::FunctionCx;
 use crate::transform::epilogue::push_frame;
 use crate::transform::runtime::Runtime;
-use crate::transform::FunctionCx;
 
 /// Lets the function unwind.
 pub fn instrument<'m>(module: Module<'m>, function: Function<'m>, plan: &FunctionPlan, runtime: &Runtime) {

@@ -1,0 +1,282 @@
+#include "split.h"
+
+#include "fork-instrument/src/ir/ffi.rs.h"
+#include "ir/element-utils.h"
+#include "ir/module-utils.h"
+#include "wasm-binary.h"
+#include "wasm-builder.h"
+#include "wasm-validator.h"
+
+namespace fork_instrument {
+
+using namespace wasm;
+
+namespace {
+
+// Module items by kind and name, in the order in which they are first met.
+struct UsedItems {
+  std::vector<std::pair<ModuleItemKind, Name>> items;
+  std::set<std::pair<ModuleItemKind, Name>> seen;
+
+  void add(ModuleItemKind kind, Name name) {
+    if (seen.emplace(kind, name).second) {
+      items.emplace_back(kind, name);
+    }
+  }
+};
+
+// Collects every module item that an expression names.
+struct ItemCollector : public PostWalker<ItemCollector, UnifiedExpressionVisitor<ItemCollector>> {
+  UsedItems& used;
+  explicit ItemCollector(UsedItems& used) : used(used) {}
+
+  void visitExpression(Expression* curr) {
+#define DELEGATE_ID curr->_id
+#define DELEGATE_START(id) [[maybe_unused]] auto* cast = curr->cast<id>();
+#define DELEGATE_GET_FIELD(id, field) cast->field
+#define DELEGATE_FIELD_TYPE(id, field)
+#define DELEGATE_FIELD_HEAPTYPE(id, field)
+#define DELEGATE_FIELD_CHILD(id, field)
+#define DELEGATE_FIELD_INT(id, field)
+#define DELEGATE_FIELD_LITERAL(id, field)
+#define DELEGATE_FIELD_NAME(id, field)
+#define DELEGATE_FIELD_SCOPE_NAME_DEF(id, field)
+#define DELEGATE_FIELD_SCOPE_NAME_USE(id, field)
+#define DELEGATE_FIELD_ADDRESS(id, field)
+#define DELEGATE_FIELD_NAME_KIND(id, field, kind)                                                                      \
+  if (cast->field.is()) {                                                                                              \
+    used.add(kind, cast->field);                                                                                       \
+  }
+#include "wasm-delegations-fields.def"
+  }
+};
+
+Name to_name(const rust::String& text) { return Name(std::string_view(text.data(), text.size())); }
+
+ExternalKind external_kind(ModuleItemKind kind) {
+  switch (kind) {
+  case ModuleItemKind::Function:
+    return ExternalKind::Function;
+  case ModuleItemKind::Table:
+    return ExternalKind::Table;
+  case ModuleItemKind::Memory:
+    return ExternalKind::Memory;
+  case ModuleItemKind::Global:
+    return ExternalKind::Global;
+  case ModuleItemKind::Tag:
+    return ExternalKind::Tag;
+  default:
+    throw std::runtime_error("a segment cannot be exported");
+  }
+}
+
+// Names for exports: short, and taken by nothing else.
+class ExportNames {
+public:
+  explicit ExportNames(Module& module) : module(module) {
+    for (auto& exported : module.exports) {
+      if (auto* name = exported->getInternalName()) {
+        existing.emplace(std::make_pair(exported->kind, *name), exported->name);
+      }
+    }
+  }
+
+  // The name under which the item is exported; it is exported if it was not.
+  Name get(ModuleItemKind kind, Name item) {
+    auto key = std::make_pair(external_kind(kind), item);
+    if (auto found = existing.find(key); found != existing.end()) {
+      return found->second;
+    }
+    auto name = next();
+    add(kind, item, name);
+    return name;
+  }
+
+  void add(ModuleItemKind kind, Name item, Name name) {
+    module.addExport(std::make_unique<Export>(name, external_kind(kind), item));
+    existing[std::make_pair(external_kind(kind), item)] = name;
+  }
+
+private:
+  Name next() {
+    static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    while (true) {
+      std::string text;
+      for (size_t n = counter++ + 1; n > 0; n /= 62) {
+        text.push_back(digits[n % 62]);
+      }
+      if (!module.getExportOrNull(text)) {
+        return text;
+      }
+    }
+  }
+
+  Module& module;
+  std::map<std::pair<ExternalKind, Name>, Name> existing;
+  size_t counter = 0;
+};
+
+template<typename T> std::unique_ptr<T> import_of(const T& item, Name module, Name base) {
+  auto copy = std::make_unique<T>(item);
+  copy->module = module;
+  copy->base = base;
+  return copy;
+}
+
+void add_import(Module& first, Module& second, ModuleItemKind kind, Name name, Name module, Name base) {
+  switch (kind) {
+  case ModuleItemKind::Function: {
+    auto* original = first.getFunction(name);
+    auto func = std::make_unique<Function>();
+    func->name = name;
+    func->hasExplicitName = original->hasExplicitName;
+    func->type = Type(original->type.getHeapType(), NonNullable, Inexact);
+    func->module = module;
+    func->base = base;
+    second.addFunction(std::move(func));
+    return;
+  }
+  case ModuleItemKind::Table: {
+    auto table = import_of(*first.getTable(name), module, base);
+    table->init = nullptr;
+    second.addTable(std::move(table));
+    return;
+  }
+  case ModuleItemKind::Memory:
+    second.addMemory(import_of(*first.getMemory(name), module, base));
+    return;
+  case ModuleItemKind::Global: {
+    auto global = import_of(*first.getGlobal(name), module, base);
+    global->init = nullptr;
+    second.addGlobal(std::move(global));
+    return;
+  }
+  case ModuleItemKind::Tag:
+    second.addTag(import_of(*first.getTag(name), module, base));
+    return;
+  default:
+    throw std::runtime_error("a segment cannot be imported");
+  }
+}
+
+} // namespace
+
+bool uses_segments(const Function& func, rust::Slice<const rust::String> except) {
+  UsedItems used;
+  ItemCollector(used).walk(const_cast<Function&>(func).body);
+  return std::any_of(used.items.begin(), used.items.end(), [&](auto& item) {
+    bool is_segment = item.first == ModuleItemKind::DataSegment || item.first == ModuleItemKind::ElementSegment;
+    return is_segment && std::none_of(except.begin(), except.end(), [&](auto& name) { return to_name(name) == item.second; });
+  });
+}
+
+std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust::String> functions,
+                                           rust::Str data_segment, rust::Str table_name,
+                                           rust::Slice<const ResumeEntry> entries, rust::Str import_module_name,
+                                           rust::Str table_export) {
+  auto result = std::make_unique<SecondModule>(first);
+  auto& second = *result->module;
+  second.features = first.features;
+  second.hasFeaturesSection = first.hasFeaturesSection;
+  second.typeNames = first.typeNames;
+  second.debugInfoFileNames = first.debugInfoFileNames;
+  second.debugInfoSymbolNames = first.debugInfoSymbolNames;
+
+  UsedItems used;
+  std::set<Name> moved;
+  for (auto& name : functions) {
+    auto* original = first.getFunction(to_name(name));
+    auto* copy = ModuleUtils::copyFunction(original, second);
+    copy->hasExplicitName = original->hasExplicitName;
+    ItemCollector(used).walk(copy->body);
+    moved.insert(original->name);
+  }
+  if (!data_segment.empty()) {
+    auto* segment = first.getDataSegment(as_name(data_segment));
+    second.addDataSegment(std::make_unique<DataSegment>(*segment));
+    first.removeDataSegment(segment->name);
+  }
+  auto table = as_name(table_name);
+  used.add(ModuleItemKind::Table, table);
+
+  ExportNames exports(first);
+  exports.add(ModuleItemKind::Table, table, as_name(table_export));
+  auto import_module = as_name(import_module_name);
+  for (auto& [kind, name] : used.items) {
+    bool is_here = (kind == ModuleItemKind::Function && moved.count(name)) ||
+                   (kind == ModuleItemKind::DataSegment && second.getDataSegmentOrNull(name));
+    if (!is_here) {
+      add_import(first, second, kind, name, import_module, exports.get(kind, name));
+    }
+  }
+
+  // Slots of functions that stay are filled by the first module, the others by the second; neighbours share a segment.
+  first.removeElementSegments([&](ElementSegment* segment) {
+    return segment->table == table && segment->data.size() &&
+           std::all_of(segment->data.begin(), segment->data.end(), [&](Expression* item) {
+             auto* ref = item->dynCast<RefFunc>();
+             return ref && std::any_of(entries.begin(), entries.end(),
+                                       [&](auto& entry) { return to_name(entry.function) == ref->func; });
+           });
+  });
+  ElementSegment* open[2] = {nullptr, nullptr};
+  uint64_t next[2] = {0, 0};
+  for (auto& entry : entries) {
+    auto name = to_name(entry.function);
+    int side = moved.count(name) ? 1 : 0;
+    auto& owner = side ? second : first;
+    auto* owner_table = owner.getTable(table);
+    if (!open[side] || next[side] != entry.index) {
+      auto offset = Builder(owner).makeConst(Literal::makeFromInt64(entry.index, owner_table->addressType));
+      auto segment = std::make_unique<ElementSegment>(table, offset, owner_table->type);
+      segment->name = "fork.resume." + std::to_string(entry.index);
+      open[side] = owner.addElementSegment(std::move(segment));
+    }
+    open[side]->data.push_back(Builder(owner).makeRefFunc(name));
+    next[side] = entry.index + 1;
+  }
+  first.removeFunctions([&](Function* func) { return moved.count(func->name); });
+  return result;
+}
+
+void rename_table_export(SecondModule& second, rust::Str from, rust::Str to) {
+  auto old_name = as_name(from);
+  auto new_name = as_name(to);
+  auto item = *second.first.getExport(old_name)->getInternalName();
+  for (auto& exported : second.first.exports) {
+    if (exported->name == old_name) {
+      exported->name = new_name;
+    }
+  }
+  second.first.updateMaps();
+  second.module->getTable(item)->base = new_name;
+}
+
+rust::Vec<uint8_t> write_second(Pass& pass, SecondModule& second, bool text) {
+  auto& options = pass.getPassOptions();
+  auto& module = *second.module;
+  if (options.validate && !WasmValidator().validate(module, options)) {
+    throw std::runtime_error("the module with the resume functions does not validate");
+  }
+  rust::Vec<uint8_t> out;
+  auto copy = [&](const auto& bytes) {
+    out.reserve(bytes.size());
+    for (auto byte : bytes) {
+      out.push_back(uint8_t(byte));
+    }
+  };
+  if (text) {
+    std::stringstream stream;
+    stream << module;
+    copy(stream.str());
+    return out;
+  }
+  BufferWithRandomAccess buffer;
+  WasmBinaryWriter writer(&module, buffer, options);
+  writer.setNamesSection(options.debugInfo);
+  writer.write();
+  copy(buffer);
+  return out;
+}
+
+} // namespace fork_instrument

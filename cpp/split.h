@@ -1,0 +1,37 @@
+// Moving functions into a second module that imports what they use from the first.
+#pragma once
+
+#include "bridge.h"
+
+namespace fork_instrument {
+
+struct ResumeEntry;
+
+// The second module while it is put together.
+class SecondModule {
+public:
+  explicit SecondModule(Module& first) : first(first) {}
+
+  Module& first;
+  std::unique_ptr<Module> module = std::make_unique<Module>();
+};
+
+// Whether the function's body uses data or element segments of its module, which no other module can.
+bool uses_segments(const Function& func, rust::Slice<const rust::String> except);
+
+// Moves functions, one passive data segment (none if the name is empty), and their slots of the resume table to a new
+// module. All that they use and that stays is exported from the first module, under existing names where there are
+// some, else under the shortest free ones, and imported by the second from the module `import_module`. The table is
+// exported under `table_export`.
+std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust::String> functions,
+                                           rust::Str data_segment, rust::Str table,
+                                           rust::Slice<const ResumeEntry> entries, rust::Str import_module,
+                                           rust::Str table_export);
+
+// Gives the table another name where the two modules meet.
+void rename_table_export(SecondModule& second, rust::Str from, rust::Str to);
+
+// The second module's bytes, or its text. Throws when it does not validate.
+rust::Vec<uint8_t> write_second(Pass& pass, SecondModule& second, bool text);
+
+} // namespace fork_instrument

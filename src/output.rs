@@ -1,0 +1,164 @@
+//! The tool's output files: written whole, or not at all.
+//!
+//! Binaryen writes to where `-o` points as it goes, and does not notice a full disk. Here it writes to a file in memory
+//! instead. When it has ended well, that is copied to a temporary file in the folder of the destination, which then
+//! takes the destination's place; whatever goes wrong before leaves the destination as it was.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Where a finished file goes, and where its bytes are.
+struct Output {
+    destination: PathBuf,
+    bytes: Bytes,
+}
+
+enum Bytes {
+    /// Written by Binaryen.
+    File(File),
+    /// Made by the pass.
+    Memory(Vec<u8>),
+}
+
+struct Outputs {
+    files: Vec<Output>,
+    /// Whether the main output was asked for.
+    has_main: bool,
+    /// Whether output is text.
+    text: bool,
+}
+
+static OUTPUTS: Mutex<Outputs> = Mutex::new(Outputs { files: Vec::new(), has_main: false, text: false });
+
+fn outputs() -> std::sync::MutexGuard<'static, Outputs> {
+    OUTPUTS.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// Options of `wasm-opt` that name a file to write.
+const OUTPUT_OPTIONS: &[&str] = &["-o", "--output", "-osm", "--output-source-map"];
+
+/// Redirects all output files of a command line to memory. `-` and an empty name are standard output, and stay.
+pub fn redirect(arguments: Vec<String>) -> Result<Vec<String>, String> {
+    let mut redirected = Vec::new();
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        let (option, value) = match argument.split_once('=') {
+            Some((option, value)) => (option.to_string(), Some(value.to_string())),
+            None => (argument.clone(), None),
+        };
+        if option == "-S" || option == "--emit-text" {
+            outputs().text = true;
+        }
+        if !OUTPUT_OPTIONS.contains(&option.as_str()) {
+            redirected.push(argument);
+            continue;
+        }
+        redirected.push(option.clone());
+        let Some(value) = value.or_else(|| arguments.next()) else { continue };
+        let is_main = option == "-o" || option == "--output";
+        outputs().has_main |= is_main;
+        redirected.push(match value.as_str() {
+            "" | "-" => value,
+            path => redirect_file(Path::new(path))?,
+        });
+    }
+    Ok(redirected)
+}
+
+/// A path under which the process can write to memory instead of the destination.
+fn redirect_file(destination: &Path) -> Result<String, String> {
+    // Binaryen's own words when a file cannot be opened; it is not created yet.
+    let refuse = |e: io::Error| format!("Failed opening output file '{}': {e}", destination.display());
+    let destination = match fs::metadata(destination) {
+        Ok(metadata) if metadata.is_dir() => return Err(refuse(io::Error::from(io::ErrorKind::IsADirectory))),
+        Ok(_) => {
+            File::options().append(true).open(destination).map_err(refuse)?;
+            fs::canonicalize(destination).map_err(refuse)?
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let folder = folder_of(destination);
+            if !folder.is_dir() {
+                return Err(refuse(e));
+            }
+            destination.to_path_buf()
+        }
+        Err(e) => return Err(refuse(e)),
+    };
+    let file = rustix::fs::memfd_create("output", rustix::fs::MemfdFlags::CLOEXEC)
+        .map(File::from)
+        .map_err(|e| refuse(e.into()))?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    outputs().files.push(Output { destination, bytes: Bytes::File(file) });
+    Ok(path)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Whether the main output is text.
+pub fn is_text() -> bool {
+    outputs().text
+}
+
+/// Adds a file that is written if, and only if, the main output is.
+pub fn add(destination: PathBuf, bytes: Vec<u8>) {
+    let mut outputs = outputs();
+    outputs.files.retain(|o| o.destination != destination);
+    outputs.files.push(Output { destination, bytes: Bytes::Memory(bytes) });
+}
+
+/// Puts all outputs in their places. An error names the file; those not yet in place are left as they were.
+pub fn finish() -> Result<(), String> {
+    let mut outputs = outputs();
+    if !outputs.has_main {
+        return Ok(());
+    }
+    let mut ready = Vec::new();
+    for output in std::mem::take(&mut outputs.files) {
+        let name = output.destination.display().to_string();
+        let prepared = prepare(output).map_err(|e| format!("Failed writing output file '{name}': {e}"))?;
+        ready.extend(prepared.map(|p| (name, p)));
+    }
+    for (name, (file, destination)) in ready {
+        file.persist(&destination).map_err(|e| format!("Failed writing output file '{name}': {}", e.error))?;
+    }
+    Ok(())
+}
+
+/// Writes an output to a temporary file beside its destination; directly if that is no regular file.
+fn prepare(output: Output) -> io::Result<Option<(tempfile::NamedTempFile, PathBuf)>> {
+    let bytes = match output.bytes {
+        Bytes::Memory(bytes) => bytes,
+        Bytes::File(mut file) => {
+            let mut bytes = Vec::new();
+            file.seek(SeekFrom::Start(0))?;
+            file.read_to_end(&mut bytes)?;
+            bytes
+        }
+    };
+    let existing = fs::metadata(&output.destination).ok();
+    if existing.as_ref().is_some_and(|m| !m.is_file()) {
+        let mut file = File::options().write(true).open(&output.destination)?;
+        file.write_all(&bytes)?;
+        file.flush()?;
+        return Ok(None);
+    }
+    let mut file = tempfile::Builder::new()
+        .prefix(".wasm-opt-")
+        .permissions(fs::Permissions::from_mode(0o666))
+        .tempfile_in(folder_of(&output.destination))?;
+    file.write_all(&bytes)?;
+    file.as_file().sync_data().or_else(|e| if e.kind() == io::ErrorKind::InvalidInput { Ok(()) } else { Err(e) })?;
+    if let Some(existing) = existing {
+        file.as_file().set_permissions(existing.permissions())?;
+    }
+    Ok(Some((file, output.destination)))
+}
