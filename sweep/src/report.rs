@@ -1,0 +1,99 @@
+//! What came out for each module: a line on the terminal, a row of the table.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What became of one module.
+pub enum Outcome {
+    /// Instrumented, and valid.
+    Ok(Instrumented),
+    /// The pass, or Binaryen without it, says why it cannot.
+    Refused(String),
+    /// There is nothing to instrument, or the input is no valid module.
+    Skipped(String),
+    /// A crash, an invalid module, a lost export, or the time limit.
+    Wrong(String),
+}
+
+pub struct Instrumented {
+    pub size: u64,
+    pub time: Duration,
+    pub peak: u64,
+    /// Functions of the fork path.
+    pub on_path: usize,
+    pub warnings: Vec<String>,
+}
+
+/// A module and its outcome.
+pub struct Row {
+    pub module: String,
+    pub size: u64,
+    pub functions: u32,
+    pub features: Vec<&'static str>,
+    pub entry: String,
+    pub outcome: Outcome,
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Row { module, size, functions, entry, .. } = self;
+        match &self.outcome {
+            Outcome::Ok(done) => {
+                write!(
+                    f,
+                    "ok       {module}: {entry}: {size} -> {} bytes ({:.2}), {} of {functions} functions on the fork \
+                     path, {:.1} s, {} MB",
+                    done.size,
+                    done.size as f64 / *size as f64,
+                    done.on_path,
+                    done.time.as_secs_f64(),
+                    done.peak >> 20,
+                )?;
+                done.warnings.iter().try_for_each(|warning| write!(f, "\n         {warning}"))
+            }
+            Outcome::Refused(why) => write!(f, "refused  {module}: {entry}: {why}"),
+            Outcome::Skipped(why) => write!(f, "skipped  {module}: {why}"),
+            Outcome::Wrong(why) => write!(f, "WRONG    {module}: {entry}: {why}"),
+        }
+    }
+}
+
+/// The table of all modules, in Markdown.
+pub fn markdown(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "| module | features | entry | result | size, bytes | instrumented | functions on the path | seconds | MB |\n\
+         | --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |\n",
+    );
+    for row in rows {
+        let (result, figures) = match &row.outcome {
+            Outcome::Ok(done) => {
+                let warnings: Vec<String> = done.warnings.iter().map(|w| cell(w)).collect();
+                let result = if warnings.is_empty() { "ok".into() } else { format!("ok; {}", warnings.join("; ")) };
+                let figures = format!(
+                    "{:.2} | {} of {} | {:.1} | {}",
+                    done.size as f64 / row.size as f64,
+                    done.on_path,
+                    row.functions,
+                    done.time.as_secs_f64(),
+                    done.peak >> 20
+                );
+                (result, figures)
+            }
+            Outcome::Refused(why) => (format!("refused: {}", cell(why)), " | | | ".into()),
+            Outcome::Skipped(why) => (format!("skipped: {}", cell(why)), " | | | ".into()),
+            Outcome::Wrong(why) => (format!("**wrong**: {}", cell(why)), " | | | ".into()),
+        };
+        let entry = if row.entry.is_empty() { String::new() } else { format!("`{}`", row.entry) };
+        text += &format!(
+            "| {} | {} | {entry} | {result} | {} | {figures} |\n",
+            row.module,
+            row.features.join(", "),
+            row.size
+        );
+    }
+    text
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}

@@ -1,0 +1,67 @@
+//! Runs `wasm-opt` under a time limit.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+/// One run of the tool.
+pub struct Run {
+    /// `None` when it was stopped at the limit.
+    pub status: Option<ExitStatus>,
+    pub stderr: String,
+    pub time: Duration,
+    /// Peak of resident memory in bytes, where the system tells.
+    pub peak: u64,
+}
+
+/// The tool and its limit.
+pub struct Tool {
+    pub path: PathBuf,
+    pub limit: Duration,
+}
+
+impl Tool {
+    pub fn run(&self, input: &Path, output: &Path, arguments: &[String]) -> Result<Run> {
+        // A file, because a full pipe would block the tool.
+        let messages = output.with_extension("stderr");
+        let mut child = Command::new(&self.path)
+            .arg(input)
+            .args(arguments)
+            .arg("-o")
+            .arg(output)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&messages)?)
+            .spawn()
+            .with_context(|| format!("cannot run {}", self.path.display()))?;
+        let start = Instant::now();
+        let mut peak = 0;
+        let status = loop {
+            peak = peak.max(peak_memory(child.id()).unwrap_or(0));
+            if let Some(status) = child.try_wait()? {
+                break Some(status);
+            }
+            if start.elapsed() > self.limit {
+                child.kill()?;
+                child.wait()?;
+                break None;
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
+        let time = start.elapsed();
+        let stderr = String::from_utf8_lossy(&fs::read(&messages)?).into_owned();
+        fs::remove_file(&messages)?;
+        Ok(Run { status, stderr, time, peak })
+    }
+}
+
+fn peak_memory(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
