@@ -1,0 +1,424 @@
+//! Every option as a user types it.
+
+mod support;
+
+use support::binary::validate;
+use support::{ALL, Run, Scratch, function_text};
+
+/// Two ways to the entry, a function beside them, and a chain above.
+const MODULE: &str = r#"(module
+  (import "kernel" "kernel_fork" (func $fork (result i32)))
+  (import "env" "clone" (func $clone (result i32)))
+  (type $callback (func (param i32) (result i32)))
+  (memory (export "memory") 1)
+  (table $callbacks 1 funcref)
+  (elem (table $callbacks) (i32.const 0) func $callback)
+  (func $callback (type $callback) (i32.add (local.get 0) (call $fork)))
+  (func $indirect (result i32) (call_indirect $callbacks (type $callback) (i32.const 1) (i32.const 0)))
+  (func $direct (result i32) (call $fork))
+  (func $caller (result i32) (i32.add (call $direct) (i32.const 1)))
+  (func $cloner (result i32) (call $clone))
+  (func $leaf (result i32) (i32.const 7))
+  (func $above_leaf (result i32) (i32.add (call $leaf) (i32.const 1)))
+  (func $run (export "run") (result i32)
+    (drop (call $indirect))
+    (drop (call $cloner))
+    (drop (call $above_leaf))
+    (call $caller)))"#;
+
+/// The fork path of [`MODULE`] without options.
+const PATH: [&str; 5] = [
+    "callback calls fork",
+    "indirect calls through the table callbacks, which may hold callback",
+    "direct calls fork",
+    "caller calls direct",
+    "run calls indirect",
+];
+
+struct Session(Scratch);
+
+impl Session {
+    fn new() -> Session {
+        Session(Scratch::with("in.wat", MODULE))
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        let verbose = ["--pass-arg=fork-instrument-verbose", "-o", "out.wasm", "in.wat"];
+        self.0.run(&[&ALL[..], &verbose, arguments].concat())
+    }
+
+    /// Runs the pass with one of its arguments, without the prefix.
+    fn with(&self, argument: &str) -> Run {
+        self.run(&["--fork-instrument", &format!("--pass-arg=fork-instrument-{argument}")])
+    }
+
+    /// The names on the fork path, in order.
+    #[track_caller]
+    fn path_with(&self, arguments: &[&str]) -> Vec<String> {
+        let arguments: Vec<String> = arguments.iter().map(|a| format!("--pass-arg=fork-instrument-{a}")).collect();
+        let mut all = vec!["--fork-instrument"];
+        all.extend(arguments.iter().map(String::as_str));
+        let run = self.run(&all).succeeded();
+        validate(&self.0.read("out.wasm"));
+        let first_word = |line: &&str| line.split(' ').next().expect("a word").to_string();
+        run.fork_path().iter().map(first_word).collect()
+    }
+
+    #[track_caller]
+    fn refuses(&self, argument: &str) -> String {
+        let message = self.with(argument).refused();
+        assert!(!self.0.has("out.wasm"), "an output in spite of an error");
+        assert!(message.contains("fork-instrument-"), "the message does not name the option: {message}");
+        message
+    }
+}
+
+#[test]
+fn without_options_the_fork_path_is_that_of_kernel_fork() {
+    let session = Session::new();
+    assert_eq!(session.run(&["--fork-instrument"]).succeeded().fork_path(), PATH);
+}
+
+#[test]
+fn an_unknown_option_is_an_error_that_names_the_valid_ones() {
+    let message = Session::new().refuses("entyr@a.b");
+    assert!(message.contains("fork-instrument-entyr"), "{message}");
+    for option in fork_instrument_options() {
+        assert!(message.contains(&format!("fork-instrument-{option}")), "{message} lacks {option}");
+    }
+}
+
+/// The names in the one list that parsing and documentation come from.
+fn fork_instrument_options() -> Vec<String> {
+    let source = support::read_in_repository("src/options.rs");
+    let list = &source[source.find("pub const OPTIONS").expect("the list")..];
+    let list = &list[..list.find("\n];").expect("its end")];
+    let names: Vec<String> = list
+        .lines()
+        .filter_map(|l| Some(l.trim().strip_prefix("name: \"")?.strip_suffix("\",")?.to_string()))
+        .collect();
+    assert!(names.len() >= 10, "{names:?}");
+    names
+}
+
+#[test]
+fn every_option_of_the_list_is_in_help() {
+    let help = Scratch::new().run(&["--help"]).succeeded().text();
+    for option in fork_instrument_options() {
+        assert!(help.contains(&format!("fork-instrument-{option}")), "--help lacks {option}");
+    }
+}
+
+#[test]
+fn malformed_values_are_errors() {
+    let session = Session::new();
+    for (argument, expected) in [
+        ("entry@fork", "module.name"),
+        ("entry@kernel.kernel_fork,fork", "module.name"),
+        ("replay@all", "none, scalar or effects"),
+        ("replay", "none, scalar or effects"),
+        ("verbose@loud", "switch"),
+        ("propagate-addlist@leaf", "switch"),
+        ("ignore-indirect@callbacks", "switch"),
+        ("removelist@leaf,,run", "missing"),
+    ] {
+        let message = session.refuses(argument);
+        assert!(message.contains(expected), "{argument}: {message}");
+    }
+}
+
+#[test]
+fn values_missing_after_the_at_sign_are_errors() {
+    let session = Session::new();
+    for option in ["entry@", "roots@", "onlylist@", "addlist@", "removelist@", "memory@"] {
+        let message = session.refuses(option);
+        assert!(message.contains("missing"), "{option}: {message}");
+    }
+}
+
+#[test]
+fn options_that_need_a_value_are_errors_without_one() {
+    let session = Session::new();
+    for option in ["entry", "roots", "onlylist", "addlist", "removelist", "memory"] {
+        session.refuses(option);
+    }
+}
+
+#[test]
+fn a_list_from_a_file_that_does_not_exist_is_an_error_that_names_the_file() {
+    let session = Session::new();
+    for option in ["entry", "roots", "onlylist", "addlist", "removelist"] {
+        let message = session.refuses(&format!("{option}@@nowhere.txt"));
+        assert!(message.contains("nowhere.txt"), "{option}: {message}");
+    }
+}
+
+#[test]
+fn a_list_from_a_file_that_is_not_text_is_an_error() {
+    let session = Session::new();
+    session.0.write("names.txt", b"run\n\xff\xfe\n");
+    assert!(session.refuses("onlylist@@names.txt").contains("names.txt"));
+}
+
+#[test]
+fn lists_come_from_files_one_name_a_line() {
+    let session = Session::new();
+    session.0.write("names.txt", "callback\n\n  indirect  \r\nrun");
+    assert_eq!(session.path_with(&["onlylist@@names.txt"]), ["callback", "indirect", "run"]);
+    session.0.write("entries.txt", "env.clone\n");
+    assert_eq!(session.path_with(&["entry@@entries.txt"]), ["cloner", "run"]);
+    assert_eq!(session.path_with(&["entry@@entries.txt,kernel.kernel_fork"]).len(), PATH.len() + 1);
+}
+
+#[test]
+fn a_name_in_a_list_that_matches_nothing_is_a_warning() {
+    let session = Session::new();
+    for list in ["roots", "addlist", "removelist"] {
+        let run = session.with(&format!("{list}@run,no_such_function,nor_such*")).succeeded();
+        let warnings = run.warnings().join("\n");
+        assert_eq!(run.warnings().len(), 2, "{warnings}");
+        assert!(warnings.contains(list), "{warnings}");
+        assert!(warnings.contains("no_such_function") && warnings.contains("nor_such*"), "{warnings}");
+        assert!(session.0.has("out.wasm"));
+    }
+    let run = session.with("onlylist@caller,direct,no_such_function").succeeded();
+    assert_eq!(run.warnings().len(), 1, "{}", run.stderr);
+}
+
+#[test]
+fn an_entry_among_several_that_is_not_imported_is_a_warning() {
+    let run = Session::new().with("entry@kernel.kernel_fork,kernel.vfork").succeeded();
+    assert_eq!(run.warnings().len(), 1, "{}", run.stderr);
+    assert!(run.warnings()[0].contains("kernel.vfork"), "{}", run.stderr);
+    assert_eq!(run.fork_path(), PATH);
+}
+
+#[test]
+fn options_that_match_are_no_warning() {
+    let session = Session::new();
+    for argument in ["entry@env.*", "addlist@leaf", "removelist@ind*", "onlylist@*", "roots@run"] {
+        let run = session.with(argument).succeeded();
+        assert_eq!(run.warnings(), [""; 0], "{argument}");
+    }
+}
+
+#[test]
+fn entries_are_several_or_match_by_wildcard() {
+    let session = Session::new();
+    let both = ["callback", "indirect", "direct", "caller", "cloner", "run"];
+    assert_eq!(session.path_with(&["entry@env.clone"]), ["cloner", "run"]);
+    assert_eq!(session.path_with(&["entry@env.clone,kernel.kernel_fork"]), both);
+    assert_eq!(session.path_with(&["entry@env.*"]), ["cloner", "run"]);
+    assert_eq!(session.path_with(&["entry@*"]), both);
+}
+
+#[test]
+fn the_pass_own_argument_is_short_for_the_entry() {
+    let session = Session::new();
+    for arguments in [
+        &["--fork-instrument=env.clone"][..],
+        &["--fork-instrument", "--pass-arg=fork-instrument@env.clone"],
+    ] {
+        let run = session.run(arguments).succeeded();
+        assert_eq!(run.fork_path(), ["cloner calls clone", "run calls cloner"], "{arguments:?}");
+    }
+    let run = session.run(&["--fork-instrument=env.clone,kernel.*"]).succeeded();
+    assert_eq!(run.fork_path().len(), PATH.len() + 1);
+    assert!(session.run(&["--fork-instrument=clone"]).refused().contains("module.name"));
+}
+
+#[test]
+fn the_short_form_and_the_entry_option_instrument_alike() {
+    let session = Session::new();
+    session.run(&["--fork-instrument=env.clone"]).succeeded();
+    let short = session.0.read("out.wasm");
+    session.with("entry@env.clone").succeeded();
+    assert!(short == session.0.read("out.wasm"));
+}
+
+#[test]
+fn the_short_form_and_another_entry_option_are_both_heard() {
+    let session = Session::new();
+    let run = session.run(&["--fork-instrument=env.clone", "--pass-arg=fork-instrument-entry@kernel.kernel_fork"]);
+    // Either both count, or the contradiction is an error.
+    match run.status.code() {
+        Some(0) => assert_eq!(run.fork_path().len(), PATH.len() + 1, "one of them was dropped silently"),
+        _ => drop(run.refused()),
+    }
+}
+
+#[test]
+fn the_removelist_takes_functions_and_what_only_they_reach_off_the_path() {
+    let session = Session::new();
+    assert_eq!(session.path_with(&["removelist@direct"]), ["callback", "indirect", "run"]);
+    assert_eq!(session.path_with(&["removelist@direct,indirect"]), ["callback"]);
+    assert_eq!(session.path_with(&["removelist@c*"]), ["direct"]);
+}
+
+#[test]
+fn the_onlylist_leaves_nothing_else_on_the_path() {
+    let session = Session::new();
+    assert_eq!(session.path_with(&["onlylist@direct,caller,run"]), ["direct", "caller", "run"]);
+    assert_eq!(session.path_with(&["onlylist@c*"]), ["callback", "caller", "cloner"]);
+}
+
+#[test]
+fn the_addlist_adds_functions_and_their_callers_only_when_told_to_propagate() {
+    let session = Session::new();
+    let without = ["callback", "indirect", "direct", "caller", "leaf", "run"];
+    assert_eq!(session.path_with(&["addlist@leaf"]), without);
+    let with = ["callback", "indirect", "direct", "caller", "leaf", "above_leaf", "run"];
+    assert_eq!(session.path_with(&["addlist@leaf", "propagate-addlist"]), with);
+}
+
+#[test]
+fn the_reason_of_a_listed_function_is_the_list() {
+    let run = Session::new().with("addlist@leaf").succeeded();
+    assert!(run.fork_path().contains(&"leaf is listed"), "{}", run.stderr);
+}
+
+#[test]
+fn names_with_commas_in_parentheses_are_one_name() {
+    let wat = MODULE.replace("$direct ", r#"$"direct(int, char)" "#).replace("$direct)", r#"$"direct(int, char)")"#);
+    let session = Session(Scratch::with("in.wat", wat));
+    let run = session.with("removelist@direct(int, char)").succeeded();
+    assert_eq!(run.warnings(), [""; 0]);
+    let expected = [PATH[0], PATH[1], "run calls indirect"];
+    assert_eq!(run.fork_path(), expected);
+}
+
+#[test]
+fn names_beyond_ascii_match() {
+    let wat = MODULE.replace("$direct ", "$\"größe\" ").replace("$direct)", "$\"größe\")");
+    let session = Session(Scratch::with("in.wat", wat));
+    let run = session.with("removelist@größe").succeeded();
+    assert_eq!(run.warnings(), [""; 0]);
+    assert_eq!(run.fork_path().len(), 3, "{}", run.stderr);
+}
+
+#[test]
+fn ignore_indirect_assumes_that_tables_do_not_fork() {
+    let session = Session::new();
+    assert_eq!(session.path_with(&["ignore-indirect"]), ["callback", "direct", "caller", "run"]);
+}
+
+#[test]
+fn switches_take_true_and_false() {
+    let session = Session::new();
+    let ignored = session.path_with(&["ignore-indirect"]);
+    assert_eq!(session.path_with(&["ignore-indirect@true"]), ignored);
+    assert_eq!(session.path_with(&["ignore-indirect@1"]), ignored);
+    assert_eq!(session.path_with(&["ignore-indirect@false"]).len(), PATH.len());
+    assert_eq!(session.path_with(&["ignore-indirect@0"]).len(), PATH.len());
+}
+
+#[test]
+fn an_option_given_twice_means_the_last() {
+    let session = Session::new();
+    // As everywhere in Binaryen.
+    assert_eq!(session.path_with(&["entry@kernel.kernel_fork", "entry@env.clone"]), ["cloner", "run"]);
+}
+
+#[test]
+fn verbose_gives_one_line_a_function_in_the_same_order_every_time() {
+    let session = Session::new();
+    let first = session.run(&["--fork-instrument"]).succeeded().stderr;
+    assert_eq!(first.lines().count(), PATH.len(), "more than the lines of verbose:\n{first}");
+    for _ in 0..10 {
+        assert_eq!(session.run(&["--fork-instrument"]).succeeded().stderr, first);
+    }
+}
+
+#[test]
+fn without_verbose_the_pass_is_silent() {
+    let session = Session::new();
+    let run = session.0.run(&[&ALL[..], &["in.wat", "--fork-instrument", "-o", "out.wasm"]].concat()).succeeded();
+    assert_eq!(run.stderr, "");
+    assert!(run.stdout.is_empty());
+}
+
+#[test]
+fn verbose_changes_nothing_in_the_output() {
+    let session = Session::new();
+    session.with("verbose@0").succeeded();
+    let silent = session.0.read("out.wasm");
+    session.with("verbose").succeeded();
+    assert!(silent == session.0.read("out.wasm"));
+}
+
+const TWO_MEMORIES: &str = r#"(module
+  (import "kernel" "kernel_fork" (func $fork (result i32)))
+  (memory $data 1)
+  (memory $frames 1)
+  (func (export "run") (param $x i32) (result i32) (i32.add (call $fork) (local.get $x))))"#;
+
+#[test]
+fn memory_chooses_where_frames_go() {
+    for (chosen, other) in [("frames", "data"), ("data", "frames")] {
+        let argument = format!("--pass-arg=fork-instrument-memory@{chosen}");
+        let text = support::instrumented_text(TWO_MEMORIES, &[&argument]);
+        assert!(text.contains(&format!("i32.store ${chosen} ")), "no store to {chosen}:\n{text}");
+        assert!(!text.contains(&format!("i32.store ${other} ")), "a store to {other}:\n{text}");
+    }
+}
+
+#[test]
+fn a_memory_that_is_not_there_is_an_error_that_names_those_that_are() {
+    let session = Session(Scratch::with("in.wat", TWO_MEMORIES));
+    let message = session.refuses("memory@heap");
+    for name in ["heap", "data", "frames"] {
+        assert!(message.contains(name), "{message}");
+    }
+}
+
+/// A function of the fork path in an exported table, and one in the same table that is not.
+const ROOTS: &str = r#"(module
+  (import "kernel" "kernel_fork" (func $fork (result i32)))
+  (memory 1)
+  (table $threads (export "threads") 3 funcref)
+  (elem (table $threads) (i32.const 0) func $first $second $other)
+  (func $first (result i32) (call $fork))
+  (func $second (result i32) (i32.add (call $fork) (i32.const 1)))
+  (func $other (result i32) (i32.const 1)))"#;
+
+/// Whether a function looks at the state before anything else.
+fn tests_on_entry(module: &str, function: &str) -> bool {
+    let body = function_text(module, function);
+    let test = body.find("global.get $fork.state");
+    test.is_some_and(|at| at < body.find("call $fork)").expect("it calls the entry"))
+}
+
+#[test]
+fn functions_in_exported_tables_are_roots() {
+    let text = support::instrumented_text(ROOTS, &[]);
+    assert!(tests_on_entry(&text, "first") && tests_on_entry(&text, "second"), "{text}");
+}
+
+#[test]
+fn roots_leaves_only_the_named_functions_enterable_through_a_table() {
+    let text = support::instrumented_text(ROOTS, &["--pass-arg=fork-instrument-roots@second"]);
+    assert!(!tests_on_entry(&text, "first") && tests_on_entry(&text, "second"), "{text}");
+    let text = support::instrumented_text(ROOTS, &["--pass-arg=fork-instrument-roots@none*"]);
+    assert!(!tests_on_entry(&text, "first") && !tests_on_entry(&text, "second"), "{text}");
+}
+
+#[test]
+fn functions_in_a_table_of_the_module_alone_are_no_roots() {
+    let wat = ROOTS.replace(r#" (export "threads")"#, "");
+    let text = support::instrumented_text(&wat, &[]);
+    assert!(!tests_on_entry(&text, "first"), "{text}");
+}
+
+#[test]
+fn options_of_other_passes_are_left_alone() {
+    let session = Session::new();
+    let run = session.run(&["--fork-instrument", "--pass-arg=asyncify-imports@a.b", "--pass-arg=forked@x"]).succeeded();
+    assert_eq!(run.fork_path(), PATH);
+}
+
+#[test]
+fn options_of_ours_without_the_pass_are_nobodys() {
+    let session = Session::new();
+    session.0.run(&["in.wat", "-all", "--vacuum", "--pass-arg=fork-instrument-entry@x", "-o", "out.wasm"]).succeeded();
+    assert!(session.0.has("out.wasm"));
+}
