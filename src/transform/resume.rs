@@ -13,7 +13,8 @@
 //!
 //! Each region is rewritten for how it can be entered ([`Entry`]): code that no landing reaches is dropped where a
 //! region is only entered by rewinding, and put behind a test where it can be entered normally as well, which is in
-//! loops and after any landing.
+//! loops and after any landing. Where the region has such a test anyway (a landing chooses between resuming and
+//! calling, a condition between being forced and evaluated), the code before it goes there: its *lead-in*.
 
 use crate::ir::{Builder, Expr, Function, Module, Type};
 use crate::plan::{Callee, Carry, FunctionPlan, Region, RegionId, RegionKind, Site};
@@ -45,7 +46,7 @@ pub fn write<'m>(
     }
     let site = (plan.landings.len() > 1).then(|| resume.add_local(Type::I32, "fork.site"));
     let mut rewriter = Rewriter { cx: FunctionCx::new(module, resume, plan, runtime), site };
-    let body = rewriter.rewrite(root, resume.body(), Entry::Rewinding);
+    let body = rewriter.rewrite(root, resume.body(), Entry::Rewinding, Vec::new());
     body.finalize();
 
     let again = rewriter.cx.new_label("again");
@@ -84,32 +85,54 @@ impl<'m> Rewriter<'_, 'm> {
         self.cx.build
     }
 
-    fn rewrite(&mut self, id: RegionId, expr: Expr<'m>, entry: Entry) -> Expr<'m> {
-        stacker::maybe_grow(64 * 1024, 4 * 1024 * 1024, || self.rewrite_region(id, expr, entry))
+    /// Rewrites a region. The lead-in is executed before it, and only when it is entered normally.
+    fn rewrite(&mut self, id: RegionId, expr: Expr<'m>, entry: Entry, lead_in: Vec<Expr<'m>>) -> Expr<'m> {
+        stacker::maybe_grow(64 * 1024, 4 * 1024 * 1024, || self.rewrite_region(id, expr, entry, lead_in))
     }
 
-    fn rewrite_region(&mut self, id: RegionId, expr: Expr<'m>, entry: Entry) -> Expr<'m> {
+    fn rewrite_region(&mut self, id: RegionId, expr: Expr<'m>, entry: Entry, lead_in: Vec<Expr<'m>>) -> Expr<'m> {
         let plan = self.cx.plan;
         let region = plan.region(id);
         let rewritten = match region.kind {
-            RegionKind::Block => self.rewrite_block(region, expr, entry),
+            RegionKind::Block => self.rewrite_block(region, expr, entry, lead_in),
             RegionKind::Loop => {
                 // The back edge enters the body normally.
                 let (child, part) = region.parts[0];
-                let body = self.rewrite(part, expr.child(child), Entry::Any);
+                let body = self.rewrite(part, expr.child(child), Entry::Any, Vec::new());
                 expr.set_child(child, body);
-                expr
+                self.put_before(lead_in, expr)
             }
             RegionKind::Try => {
                 let (child, part) = region.parts[0];
-                let body = self.rewrite(part, expr.child(child), entry);
+                let body = self.rewrite(part, expr.child(child), entry, Vec::new());
                 expr.set_child(child, body);
-                expr
+                self.put_before(lead_in, expr)
             }
-            RegionKind::If => self.rewrite_if(region, expr, entry),
-            RegionKind::Operands => self.rewrite_operands(region, expr, entry),
+            RegionKind::If => self.rewrite_if(region, expr, entry, lead_in),
+            RegionKind::Operands => self.rewrite_operands(region, expr, entry, lead_in),
         };
         self.cx.add_tests_around(region, rewritten)
+    }
+
+    /// Executes the lead-in before the code, unless rewinding.
+    fn put_before(&mut self, lead_in: Vec<Expr<'m>>, code: Expr<'m>) -> Expr<'m> {
+        if lead_in.is_empty() {
+            return code;
+        }
+        let label = self.cx.new_label("skip");
+        let mut skipped = vec![self.build().break_(&label, Some(self.rewinding()), None)];
+        skipped.extend(lead_in);
+        let skipped = self.build().block(Some(&label), &skipped, Some(Type::NONE));
+        self.build().block(None, &[skipped, code], Some(code.type_()))
+    }
+
+    /// The lead-in and the code in one expression.
+    fn after_lead_in(&self, mut lead_in: Vec<Expr<'m>>, code: Expr<'m>) -> Expr<'m> {
+        if lead_in.is_empty() {
+            return code;
+        }
+        lead_in.push(code);
+        self.build().block(None, &lead_in, Some(code.type_()))
     }
 
     /// Whether the state is not normal. Asked only where it is normal or a landing is on its way to be resumed.
@@ -140,23 +163,30 @@ impl<'m> Rewriter<'_, 'm> {
         }
     }
 
-    fn rewrite_block(&mut self, region: &Region, expr: Expr<'m>, entry: Entry) -> Expr<'m> {
+    fn rewrite_block(
+        &mut self,
+        region: &Region,
+        expr: Expr<'m>,
+        entry: Entry,
+        mut lead_in: Vec<Expr<'m>>,
+    ) -> Expr<'m> {
         let build = self.build();
         let children = expr.block_children();
         let first = region.parts[0].0 as usize;
-        let before: &[Expr<'m>] = match entry {
-            Entry::Rewinding => &[],
-            Entry::Any => &children[..first],
-        };
+        if entry == Entry::Any {
+            lead_in.extend(&children[..first]);
+        }
         let labels: Vec<String> = region.parts.iter().map(|_| self.cx.new_label("part")).collect();
-        let (mut code, first_is_target) = self.choose_part(region, entry, &labels, !before.is_empty());
-        code.extend(before);
+        let (mut code, first_is_target) = self.choose_part(region, entry, &labels, !lead_in.is_empty());
+        if !code.is_empty() {
+            code.append(&mut lead_in);
+        }
         for (i, &(child, part)) in region.parts.iter().enumerate() {
             if i > 0 || first_is_target {
                 code = vec![build.block(Some(&labels[i]), &code, Some(Type::NONE))];
             }
             let part_entry = if i == 0 { entry } else { Entry::Any };
-            code.push(self.rewrite(part, children[child as usize], part_entry));
+            code.push(self.rewrite(part, children[child as usize], part_entry, std::mem::take(&mut lead_in)));
             let end = region.parts.get(i + 1).map_or(children.len(), |&(next, _)| next as usize);
             code.extend(&children[child as usize + 1..end]);
         }
@@ -177,7 +207,7 @@ impl<'m> Rewriter<'_, 'm> {
         let build = self.build();
         let start_of = |i: usize| self.cx.plan.region(region.parts[i].1).sites.start;
         match region.parts.len() {
-            1 if code_before => (vec![build.break_(&labels[0], Some(self.rewinding()), None)], true),
+            // The code before is the part's lead-in.
             1 => (vec![], false),
             2 => {
                 let second = self.on_entry(entry, self.site_at_least(start_of(1)));
@@ -208,7 +238,13 @@ impl<'m> Rewriter<'_, 'm> {
         }
     }
 
-    fn rewrite_if(&mut self, region: &Region, expr: Expr<'m>, entry: Entry) -> Expr<'m> {
+    fn rewrite_if(
+        &mut self,
+        region: &Region,
+        expr: Expr<'m>,
+        entry: Entry,
+        mut lead_in: Vec<Expr<'m>>,
+    ) -> Expr<'m> {
         let build = self.build();
         let plan = self.cx.plan;
         let part = |child: u32| region.parts.iter().find(|&&(c, _)| c == child).map(|&(_, id)| id);
@@ -227,8 +263,8 @@ impl<'m> Rewriter<'_, 'm> {
         };
         if entry == Entry::Rewinding && condition.is_none() {
             match (then, otherwise) {
-                (Some(id), None) => return self.rewrite(id, expr.child(1), entry),
-                (None, Some(id)) => return self.rewrite(id, expr.child(2), entry),
+                (Some(id), None) => return self.rewrite(id, expr.child(1), entry, lead_in),
+                (None, Some(id)) => return self.rewrite(id, expr.child(2), entry, lead_in),
                 _ => {}
             }
         }
@@ -238,10 +274,10 @@ impl<'m> Rewriter<'_, 'm> {
             (None, None) => original,
             (None, Some(forced)) => match entry {
                 Entry::Rewinding => forced,
-                Entry::Any => build.if_(self.rewinding(), forced, Some(original)),
+                Entry::Any => self.force_condition(forced, then.is_some(), otherwise.is_some(), original, &mut lead_in),
             },
             (Some(id), forced) => {
-                let evaluated = self.rewrite(id, original, entry);
+                let evaluated = self.rewrite(id, original, entry, Vec::new());
                 match (forced, first_arm_site) {
                     (Some(forced), Some(site)) => {
                         let in_arm = self.on_entry(entry, self.site_at_least(site));
@@ -254,14 +290,43 @@ impl<'m> Rewriter<'_, 'm> {
         expr.set_child(0, new_condition);
         for (child, id) in [(1, then), (2, otherwise)] {
             if let Some(id) = id {
-                let arm = self.rewrite(id, expr.child(child), arm_entry);
+                let arm = self.rewrite(id, expr.child(child), arm_entry, Vec::new());
                 expr.set_child(child, arm);
             }
         }
-        expr
+        self.put_before(lead_in, expr)
     }
 
-    fn rewrite_operands(&mut self, region: &Region, expr: Expr<'m>, entry: Entry) -> Expr<'m> {
+    /// The condition of an `if` that can be entered normally: forced while rewinding, after the lead-in otherwise. One
+    /// that can be evaluated without harm, whatever its locals hold, is evaluated anyway.
+    fn force_condition(
+        &self,
+        forced: Expr<'m>,
+        then: bool,
+        otherwise: bool,
+        original: Expr<'m>,
+        lead_in: &mut Vec<Expr<'m>>,
+    ) -> Expr<'m> {
+        let build = self.build();
+        let effects = self.cx.module.effects(original);
+        let harmless = !(effects.calls || effects.traps || effects.side_effects || effects.generative);
+        if harmless && lead_in.is_empty() {
+            match (then, otherwise) {
+                (true, false) => return build.i32_or(original, self.rewinding()),
+                _ => return build.select(self.rewinding(), forced, original),
+            }
+        }
+        let evaluated = self.after_lead_in(std::mem::take(lead_in), original);
+        build.if_(self.rewinding(), forced, Some(evaluated))
+    }
+
+    fn rewrite_operands(
+        &mut self,
+        region: &Region,
+        expr: Expr<'m>,
+        entry: Entry,
+        mut lead_in: Vec<Expr<'m>>,
+    ) -> Expr<'m> {
         let plan = self.cx.plan;
         let callee = region.landing.map(|site| plan.landing(site).callee);
         let is_called = matches!(callee, Some(Callee::Function(_) | Callee::NextFrame));
@@ -270,7 +335,10 @@ impl<'m> Rewriter<'_, 'm> {
         }
         let mut part_entry = entry;
         for &(child, part) in &region.parts {
-            let operand = self.rewrite(part, expr.child(child), part_entry);
+            // The first operand is evaluated first; a landing's own operands only if it is not resumed itself.
+            let leads = child == 0 && region.carried(0).is_none() && !is_called;
+            let operand_lead_in = if leads { std::mem::take(&mut lead_in) } else { Vec::new() };
+            let operand = self.rewrite(part, expr.child(child), part_entry, operand_lead_in);
             expr.set_child(child, operand);
             part_entry = Entry::Any;
         }
@@ -279,11 +347,20 @@ impl<'m> Rewriter<'_, 'm> {
             expr.set_child(carried.child, operand);
         }
         self.cx.add_test_before(region, expr);
-        let Some(site) = region.landing.filter(|_| is_called) else { return expr };
-        let resumed = match (entry, region.parts.is_empty()) {
-            (_, true) => self.rewinding(),
-            _ => self.on_entry(entry, self.build().i32_eq(self.site(), self.build().i32(site.0))),
-        };
+        let Some(site) = region.landing.filter(|_| is_called) else { return self.put_before(lead_in, expr) };
+        if !region.parts.is_empty() {
+            let choice = self.choose_resumed(region, site, entry, expr);
+            return self.put_before(lead_in, choice);
+        }
+        let call = self.call_resume(site);
+        let expr = self.after_lead_in(lead_in, expr);
+        self.build().if_(self.rewinding(), call, Some(expr))
+    }
+
+    /// A landing whose operands hold landings: resumed itself, or executed, perhaps to resume one of those.
+    fn choose_resumed(&self, region: &Region, site: Site, entry: Entry, expr: Expr<'m>) -> Expr<'m> {
+        debug_assert!(!region.parts.is_empty());
+        let resumed = self.on_entry(entry, self.build().i32_eq(self.site(), self.build().i32(site.0)));
         let call = self.call_resume(site);
         self.build().if_(resumed, call, Some(expr))
     }
