@@ -1,0 +1,112 @@
+//! `fork-fuzz`: random programs, instrumented and compared with their originals.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use fork_fuzz::campaign::Campaign;
+use fork_fuzz::check::Verdict;
+use fork_fuzz::generate::Limits;
+use fork_fuzz::tool::Tool;
+use fork_fuzz::{finding, generated_case, minimise};
+
+/// Compares random programs that `wasm-opt --fork-instrument` has changed with their originals, under random forks.
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    shared: Shared,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Shared {
+    /// The `wasm-opt` to test; by default $WASM_OPT, or else the one that cargo has built.
+    #[arg(long, global = true)]
+    wasm_opt: Option<PathBuf>,
+    /// Threads.
+    #[arg(long, global = true, default_value_t = 2)]
+    jobs: usize,
+    /// Stop after this many minutes.
+    #[arg(long, global = true)]
+    minutes: Option<f64>,
+    /// Where findings are written.
+    #[arg(long, global = true)]
+    findings: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Programs of our own generator.
+    Generate {
+        /// Seeds, from A to before B.
+        #[arg(long, value_parser = parse_range, default_value = "0..1000000000")]
+        seeds: Range<u64>,
+        /// Exceptions are caught by reference, too.
+        #[arg(long)]
+        exnref: bool,
+    },
+    /// One program of our generator, and what it is compared with.
+    One {
+        #[arg(long)]
+        seed: u64,
+        #[arg(long)]
+        exnref: bool,
+        /// Writes the program here, in text form.
+        #[arg(long)]
+        print: bool,
+    },
+    /// Makes a finding smaller.
+    Minimise {
+        /// Its folder.
+        finding: PathBuf,
+        /// What wasm-shrink may try.
+        #[arg(long, default_value_t = 2000)]
+        attempts: u32,
+    },
+}
+
+fn parse_range(text: &str) -> Result<Range<u64>> {
+    let (low, high) = text.split_once("..").context("seeds are given as A..B")?;
+    Ok(low.parse()?..high.parse()?)
+}
+
+fn limits(exnref: bool) -> Limits {
+    Limits { exnref, ..Limits::default() }
+}
+
+fn main() -> Result<ExitCode> {
+    let Cli { shared, command } = Cli::parse();
+    let tool = Tool::find(shared.wasm_opt.as_deref())?;
+    let campaign = |name| Campaign {
+        name,
+        tool: tool.clone(),
+        jobs: shared.jobs,
+        time: shared.minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
+        findings: shared.findings.clone().unwrap_or_else(finding::default_folder),
+    };
+    let summary = match command {
+        Command::Generate { seeds, exnref } => {
+            campaign("generated").run(seeds, |seed, _| Ok(Some(generated_case(seed, limits(exnref)))))?
+        }
+        Command::One { seed, exnref, print } => {
+            let (case, _) = generated_case(seed, limits(exnref));
+            if print {
+                println!("{}", wasmprinter::print_bytes(&case.wasm)?);
+            }
+            println!("{}", case.command());
+            let verdict = case.check(&Tool::new(&tool)?)?;
+            println!("{verdict:#?}");
+            return Ok(ExitCode::from(u8::from(matches!(verdict, Verdict::Finding(_)))));
+        }
+        Command::Minimise { finding, attempts } => {
+            minimise::minimise(&finding, &Tool::new(&tool)?, attempts)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    summary.print();
+    Ok(ExitCode::from(u8::from(!summary.findings.is_empty())))
+}

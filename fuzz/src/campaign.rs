@@ -1,0 +1,129 @@
+//! Many cases, on several threads, until there are no more or the time is over.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::check::{Case, Counts, Verdict};
+use crate::finding;
+use crate::tool::Tool;
+
+/// How to run.
+pub struct Campaign {
+    /// Of the findings: their names begin with it.
+    pub name: &'static str,
+    pub tool: PathBuf,
+    pub jobs: usize,
+    pub time: Option<Duration>,
+    pub findings: PathBuf,
+}
+
+/// A case that was made from a seed, and the choices it was made from.
+pub type Made = Option<(Case, Vec<u32>)>;
+
+/// What came of all cases.
+#[derive(Default)]
+pub struct Summary {
+    pub programs: u64,
+    pub findings: Vec<u64>,
+    pub counts: Counts,
+    /// Programs that call the entry at least once.
+    pub forking: u64,
+    refused: BTreeMap<String, u64>,
+    binaryen: BTreeMap<String, u64>,
+}
+
+impl Campaign {
+    /// Makes and checks the case of every seed.
+    pub fn run(&self, seeds: Range<u64>, make: impl Fn(u64, &Tool) -> Result<Made> + Sync) -> Result<Summary> {
+        let next = AtomicU64::new(seeds.start);
+        let summary = Mutex::new(Summary::default());
+        let started = Instant::now();
+        let over = || self.time.is_some_and(|time| started.elapsed() > time);
+        let work = || -> Result<()> {
+            let tool = Tool::new(&self.tool)?;
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= seeds.end || over() {
+                    return Ok(());
+                }
+                let Some((case, choices)) = make(seed, &tool)? else { continue };
+                let verdict = case.check(&tool);
+                let mut summary = summary.lock().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
+                summary.programs += 1;
+                let problem = match verdict {
+                    Ok(Verdict::Same(counts)) => {
+                        summary.count(counts);
+                        continue;
+                    }
+                    Ok(Verdict::Refused(said)) => {
+                        *summary.refused.entry(kind(&said)).or_default() += 1;
+                        continue;
+                    }
+                    Ok(Verdict::Binaryen(said)) => {
+                        *summary.binaryen.entry(kind(&said)).or_default() += 1;
+                        continue;
+                    }
+                    Ok(Verdict::Finding(problem)) => problem,
+                    Err(error) => format!("the check failed: {error:#}"),
+                };
+                summary.findings.push(seed);
+                let folder =
+                    finding::save(&self.findings, &format!("{}-{seed}", self.name), &case, &choices, &problem)?;
+                let shown: String = problem.chars().take(700).collect();
+                println!("finding, seed {seed}: {}\n  {shown}\n  in {}", case.command(), folder.display());
+            }
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..self.jobs.max(1)).map(|_| scope.spawn(work)).collect();
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?)
+        })?;
+        summary.into_inner().map_err(|_| anyhow::anyhow!("a thread panicked"))
+    }
+}
+
+impl Summary {
+    fn count(&mut self, counts: Counts) {
+        self.forking += u64::from(counts.entry_calls > 0);
+        self.counts.entry_calls += counts.entry_calls;
+        self.counts.forks += counts.forks;
+        self.counts.aborts += counts.aborts;
+        self.counts.runs += counts.runs;
+    }
+
+    /// Prints the numbers.
+    pub fn print(&self) {
+        for (whose, kinds) in [("refused", &self.refused), ("wrong in Binaryen too", &self.binaryen)] {
+            kinds.iter().for_each(|(kind, count)| println!("{count:6} {whose}: {kind}"));
+        }
+        let refused: u64 = self.refused.values().chain(self.binaryen.values()).sum();
+        let Counts { entry_calls, forks, aborts, runs } = self.counts;
+        println!(
+            "{} programs fork, in {runs} runs; {entry_calls} entry calls, {forks} forks, {aborts} aborts",
+            self.forking
+        );
+        println!("{} programs, {refused} refused, {} findings", self.programs, self.findings.len());
+    }
+}
+
+/// A message without what differs from case to case.
+fn kind(said: &str) -> String {
+    let line = said.lines().find(|line| !line.starts_with("warning")).unwrap_or_default();
+    let line = line.split(", on ").next().unwrap_or_default();
+    let mut kind = String::new();
+    for c in line.chars().take(160) {
+        match c {
+            c if c.is_ascii_digit() && kind.ends_with('#') => {}
+            c if c.is_ascii_digit() => kind.push('#'),
+            c => kind.push(c),
+        }
+    }
+    kind
+}

@@ -1,0 +1,227 @@
+//! One case: a module, the arguments of `wasm-opt`, and the runs that are compared.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use fork_host::replay::{End, Limit, OnAbort, Outcome, Replay, Schedule, Value};
+use wasmparser::{Validator, WasmFeatures};
+
+use crate::generate::Source;
+use crate::oracle;
+use crate::tool::{Ran, Tool};
+
+/// What is to be checked.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub wasm: Vec<u8>,
+    /// Passes of the pipeline, ours among them.
+    pub passes: Vec<String>,
+    /// Options that are not passes.
+    pub options: Vec<String>,
+    /// Exports to call, with their arguments.
+    pub roots: Vec<(String, Vec<Value>)>,
+    /// What the runs depend on.
+    pub seed: u64,
+    /// Imports are functions of numbers: failed forks can be compared with the oracle.
+    pub plain_imports: bool,
+}
+
+/// What a check found.
+#[derive(Debug)]
+pub enum Verdict {
+    Same(Counts),
+    /// The pass, or something else in the pipeline, does not take the module; or it cannot be run.
+    Refused(String),
+    /// The pipeline without our pass is wrong, too.
+    Binaryen(String),
+    Finding(String),
+}
+
+/// What happened in the runs of a case.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Counts {
+    pub entry_calls: u64,
+    pub forks: u64,
+    pub aborts: u64,
+    pub runs: u64,
+}
+
+/// Bytes for the buffer and its growth.
+pub const RESERVE: u64 = 192 << 10;
+
+impl Case {
+    /// The whole pipeline's arguments, with or without our pass.
+    fn args(&self, instrument: bool) -> Vec<String> {
+        let ours = |arg: &&String| instrument || !arg.contains("fork-instrument");
+        self.options.iter().chain(&self.passes).filter(ours).cloned().collect()
+    }
+
+    /// The pipeline, for people.
+    pub fn command(&self) -> String {
+        format!("wasm-opt {}", self.args(true).join(" "))
+    }
+
+    /// Whether something reorders traps.
+    fn optimizes(&self) -> bool {
+        self.passes.iter().any(|pass| pass.starts_with("-O"))
+    }
+
+    /// Instruments and compares.
+    pub fn check(&self, tool: &Tool) -> Result<Verdict> {
+        let wasm = match tool.run(&self.wasm, &self.args(true))? {
+            Ran::Done(wasm) => wasm,
+            // What the validator finds may be our doing.
+            Ran::Refused(said) if !said.contains("wasm-validator error") => return Ok(Verdict::Refused(said)),
+            Ran::Refused(said) | Ran::Broken(said) => {
+                return Ok(match tool.run(&self.wasm, &self.args(false))? {
+                    Ran::Broken(also) => Verdict::Binaryen(also),
+                    Ran::Refused(also) => Verdict::Refused(also),
+                    Ran::Done(_) => Verdict::Finding(said),
+                });
+            }
+        };
+        let problem = match validate(&wasm) {
+            Ok(()) => match self.compare(&wasm)? {
+                Ok(counts) => return Ok(Verdict::Same(counts)),
+                Err(problem) => problem,
+            },
+            Err(error) => format!("invalid output: {error}"),
+        };
+        // Without our pass it may be as wrong.
+        if self.passes.iter().filter(|pass| pass.starts_with('-')).count() > 1 {
+            match tool.run(&self.wasm, &self.args(false))? {
+                Ran::Done(twin) => {
+                    let wrong = match validate(&twin) {
+                        Ok(()) => self.compare_plainly(&twin)?,
+                        Err(error) => Some(error.to_string()),
+                    };
+                    if let Some(wrong) = wrong {
+                        return Ok(Verdict::Binaryen(wrong));
+                    }
+                }
+                Ran::Refused(said) | Ran::Broken(said) => return Ok(Verdict::Binaryen(said)),
+            }
+        }
+        Ok(Verdict::Finding(problem))
+    }
+
+    fn replay<'a>(&'a self, wasm: &'a [u8], root: &(String, Vec<Value>)) -> Replay<'a> {
+        Replay {
+            export: Some(root.0.clone()),
+            args: root.1.clone(),
+            buffer: RESERVE,
+            reserve: RESERVE,
+            limit: Limit::Time(Duration::from_secs(5)),
+            trace_limit: 20_000,
+            ..Replay::new(wasm)
+        }
+    }
+
+    /// Runs a module that was not instrumented.
+    fn compare_plainly(&self, wasm: &[u8]) -> Result<Option<String>> {
+        for root in &self.roots {
+            let reference = self.replay(&self.wasm, root).run().map_err(anyhow::Error::from).context("the original")?;
+            let Ok(other) = self.replay(wasm, root).run() else { return Ok(Some("it does not run".to_owned())) };
+            let found = self.differences(&reference, other);
+            if !found.is_empty() {
+                return Ok(Some(found.join("; ")));
+            }
+        }
+        Ok(None)
+    }
+
+    fn differences(&self, reference: &Outcome, mut other: Outcome) -> Vec<String> {
+        let mut reference = reference.clone();
+        for outcome in [&mut reference, &mut other] {
+            forget_trap(outcome, self.optimizes());
+        }
+        reference.differences(&other)
+    }
+
+    /// Runs under many schedules. The inner error is what differs.
+    pub fn compare(&self, wasm: &[u8]) -> Result<Result<Counts, String>> {
+        let mut counts = Counts::default();
+        for root in &self.roots {
+            let reference = self.replay(&self.wasm, root).run().map_err(anyhow::Error::from).context("the original")?;
+            if reference.end == End::Stopped {
+                continue;
+            }
+            counts.entry_calls += reference.entry_calls;
+            let mut source = Source::from_seed(self.seed ^ 0x5eed);
+            for (schedule, buffer, on_abort) in runs(&mut source, reference.entry_calls) {
+                let plain = self.replay(wasm, root);
+                let replay =
+                    Replay { instrumented: true, schedule, buffer, on_abort, strict: source.one_in(3), ..plain };
+                let which = format!("{} under {schedule:?} with {buffer} bytes and {on_abort:?}", root.0);
+                let outcome = match replay.run() {
+                    Ok(outcome) => outcome,
+                    Err(error) => return Ok(Err(format!("{which}: {error:#}"))),
+                };
+                counts.runs += 1;
+                counts.forks += outcome.forks;
+                counts.aborts += outcome.aborts;
+                let found = match on_abort {
+                    OnAbort::ReturnError if outcome.aborts > 0 => {
+                        if !self.plain_imports || outcome.end == End::Stopped {
+                            continue;
+                        }
+                        oracle::differences(&self.wasm, &root.0, &root.1, RESERVE, &outcome)?
+                    }
+                    _ => self.differences(&reference, outcome),
+                };
+                if !found.is_empty() {
+                    return Ok(Err(format!("{which}: {}", found.join("; "))));
+                }
+            }
+        }
+        Ok(Ok(counts))
+    }
+}
+
+/// Optimisers reorder traps. Without reference types the resume functions are at the end of the program's own table, where
+/// calls would trap in another way.
+fn forget_trap(outcome: &mut Outcome, any: bool) {
+    if let End::Trapped(what) = &mut outcome.end {
+        // An exception is no trap, and what it carries matters.
+        let table =
+            ["undefined element", "uninitialized element", "indirect call"].iter().any(|kind| what.contains(kind));
+        if table {
+            *what = "no such function".to_owned();
+        }
+        if any && !what.starts_with("uncaught") {
+            *what = "trap".to_owned();
+        }
+    }
+    if let Some(second) = &mut outcome.second {
+        forget_trap(second, any);
+    }
+}
+
+/// Schedules, sizes of the buffer, and what happens when it is full.
+fn runs(source: &mut Source, entry_calls: u64) -> Vec<(Schedule, u64, OnAbort)> {
+    let mut runs = vec![(Schedule::Never, RESERVE, OnAbort::Retry)];
+    if entry_calls == 0 {
+        return runs;
+    }
+    let mut size = |most: u32| u64::from(source.below(most));
+    let (small, smaller, smallest) = (size(300), size(200), size(120));
+    if entry_calls < 300 {
+        runs.push((Schedule::FollowChild, RESERVE, OnAbort::Retry));
+        runs.push((Schedule::FollowParent, small, OnAbort::Retry));
+        runs.push((Schedule::FollowChild, smaller, OnAbort::ReturnError));
+    }
+    let calls = entry_calls.min(u64::from(u32::MAX)) as u32;
+    for at in [source.below(calls), source.below(calls.min(10))] {
+        runs.push((Schedule::ForkAt(u64::from(at)), RESERVE, OnAbort::Retry));
+    }
+    let seed = source.bits();
+    runs.push((Schedule::Random { seed }, smallest, OnAbort::Perform));
+    runs
+}
+
+fn validate(wasm: &[u8]) -> Result<()> {
+    let mut features = WasmFeatures::all();
+    features.remove(WasmFeatures::COMPONENT_MODEL);
+    Validator::new_with_features(features).validate_all(wasm)?;
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! Findings on disk: a folder each, with the module, the options, and what is wrong.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use fork_host::replay::Value;
+
+use crate::check::Case;
+
+/// Where findings go; not under version control.
+pub fn default_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("findings")
+}
+
+/// Writes a finding into a folder of its own.
+pub fn save(folder: &Path, name: &str, case: &Case, choices: &[u32], problem: &str) -> Result<PathBuf> {
+    let folder = folder.join(name);
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("module.wasm"), &case.wasm)?;
+    if let Ok(text) = wasmprinter::print_bytes(&case.wasm) {
+        fs::write(folder.join("module.wat"), text)?;
+    }
+    let lines = |lines: &[String]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    fs::write(folder.join("passes"), lines(&case.passes))?;
+    fs::write(folder.join("options"), lines(&case.options))?;
+    let mut roots = String::new();
+    for (name, args) in &case.roots {
+        let args: Vec<String> = args.iter().map(argument).collect();
+        roots += &format!("{}\t{name}\n", args.join(" "));
+    }
+    fs::write(folder.join("roots"), roots)?;
+    fs::write(folder.join("seed"), format!("{}\n{}\n", case.seed, u8::from(case.plain_imports)))?;
+    let choices: Vec<String> = choices.iter().map(u32::to_string).collect();
+    fs::write(folder.join("choices"), choices.join(" "))?;
+    fs::write(folder.join("problem.txt"), format!("{}\n\n{problem}\n", case.command()))?;
+    Ok(folder)
+}
+
+/// Reads a finding: the case, and the choices of the generator if it was generated.
+pub fn load(folder: &Path) -> Result<(Case, Vec<u32>)> {
+    let read = |name: &str| fs::read_to_string(folder.join(name)).with_context(|| format!("{name} of a finding"));
+    let lines = |name: &str| -> Result<Vec<String>> { Ok(read(name)?.lines().map(str::to_owned).collect()) };
+    let roots = lines("roots")?.into_iter().map(|line| {
+        let (args, name) = line.split_once('\t').context("a root without a tab")?;
+        let args = args.split_whitespace().map(parse_argument).collect::<Result<_>>()?;
+        Ok((name.to_owned(), args))
+    });
+    let seeds = lines("seed")?;
+    let case = Case {
+        wasm: fs::read(folder.join("module.wasm"))?,
+        passes: lines("passes")?,
+        options: lines("options")?,
+        roots: roots.collect::<Result<_>>()?,
+        seed: seeds.first().context("no seed")?.parse()?,
+        plain_imports: seeds.get(1).is_some_and(|flag| flag == "1"),
+    };
+    let choices = read("choices")?.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    Ok((case, choices))
+}
+
+fn argument(value: &Value) -> String {
+    match value {
+        Value::I32(number) => format!("i32:{number}"),
+        Value::I64(number) => format!("i64:{number}"),
+        Value::F32(bits) => format!("f32:{bits}"),
+        Value::F64(bits) => format!("f64:{bits}"),
+        Value::V128(bits) => format!("v128:{bits}"),
+        _ => "null:0".to_owned(),
+    }
+}
+
+fn parse_argument(text: &str) -> Result<Value> {
+    let (ty, number) = text.split_once(':').context("an argument without a type")?;
+    Ok(match ty {
+        "i32" => Value::I32(number.parse()?),
+        "i64" => Value::I64(number.parse()?),
+        "f32" => Value::F32(number.parse()?),
+        "f64" => Value::F64(number.parse()?),
+        "v128" => Value::V128(number.parse()?),
+        _ => Value::Null,
+    })
+}

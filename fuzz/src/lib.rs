@@ -1,0 +1,40 @@
+//! Random programs that compare modules instrumented by `fork-instrument` with their originals.
+//!
+//! [`generate`] makes programs from seeds, [`smith`] takes those of wasm-smith and [`ttf`] those of Binaryen; [`pipeline`] chooses
+//! what runs around the pass; [`check`] instruments one and compares it with its original under many schedules of forks, with
+//! [`oracle`] for forks that fail; [`campaign`] does so for many, [`finding`] keeps what is wrong, [`minimise`] makes it smaller.
+
+pub mod campaign;
+pub mod check;
+pub mod finding;
+pub mod generate;
+pub mod minimise;
+pub mod oracle;
+pub mod pipeline;
+pub mod tool;
+
+use check::Case;
+use fork_host::replay::Value;
+use generate::{Limits, Program, Source};
+
+/// The case of a seed: a generated program, a pipeline, and runs.
+pub fn generated_case(seed: u64, limits: Limits) -> (Case, Vec<u32>) {
+    let program = generate::generate(Source::from_seed(seed), limits);
+    let mut source = Source::from_seed(seed ^ 0x9e37_79b9_7f4a_7c15);
+    let (passes, mut options) = pipeline::choose(&mut source);
+    options.extend(pipeline::feature_options(&mut source, program.features));
+    let roots = vec![("run".to_owned(), Vec::<Value>::new())];
+    let case = Case { wasm: program.wasm, passes, options, roots, seed, plain_imports: true };
+    (case, program.choices)
+}
+
+/// The same for another program, with what that one uses allowed.
+pub fn case_with(program: &Program, like: &Case) -> Case {
+    let mut options = like.options.clone();
+    for option in pipeline::needed_features(program.features) {
+        if !options.contains(&option) {
+            options.push(option);
+        }
+    }
+    Case { wasm: program.wasm.clone(), options, ..like.clone() }
+}

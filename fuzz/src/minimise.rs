@@ -1,0 +1,127 @@
+//! Makes findings smaller.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::check::{Case, Verdict};
+use crate::generate::{Limits, Source, generate};
+use crate::tool::Tool;
+use crate::{case_with, finding};
+
+/// Makes a finding smaller: by its choices if it was generated, and then by what wasm-shrink does to modules.
+pub fn minimise(folder: &Path, tool: &Tool, attempts: u32) -> Result<()> {
+    let (mut case, mut choices) = finding::load(folder)?;
+    let Some(mut problem) = finds(&case, tool) else { bail!("nothing is wrong with it (any more)") };
+    simplify_pipeline(&mut case, tool, &mut problem);
+    let before = case.wasm.len();
+    if !choices.is_empty() {
+        shrink_choices(&mut case, &mut choices, tool, &mut problem);
+    }
+    println!("{before} bytes, by choices {}", case.wasm.len());
+    let shrink = wasm_shrink::WasmShrink::default().attempts(attempts).seed(1);
+    let info = shrink.run(case.wasm.clone(), |wasm| {
+        let smaller = Case { wasm: wasm.to_vec(), ..case.clone() };
+        Ok(Interesting(finds(&smaller, tool).is_some()))
+    });
+    match info {
+        Ok(info) => case.wasm = info.output,
+        Err(error) => println!("wasm-shrink: {error:#}"),
+    }
+    problem = finds(&case, tool).unwrap_or(problem);
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned() + "-small";
+    let parent = folder.parent().unwrap_or(Path::new("."));
+    let saved = finding::save(parent, &name, &case, &choices, &problem)?;
+    println!("{} bytes: {}\n{}\n  in {}", case.wasm.len(), case.command(), problem, saved.display());
+    Ok(())
+}
+
+struct Interesting(bool);
+
+impl std::fmt::Display for Interesting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl wasm_shrink::IsInteresting for Interesting {
+    fn is_interesting(&self) -> bool {
+        self.0
+    }
+}
+
+fn finds(case: &Case, tool: &Tool) -> Option<String> {
+    match case.check(tool) {
+        Ok(Verdict::Finding(problem)) => Some(problem),
+        _ => None,
+    }
+}
+
+/// Leaves out passes and options that do not matter.
+fn simplify_pipeline(case: &mut Case, tool: &Tool, problem: &mut String) {
+    let mut at = 0;
+    while at < case.passes.len() {
+        if case.passes[at].contains("fork-instrument") {
+            at += 1;
+            continue;
+        }
+        let mut smaller = case.clone();
+        smaller.passes.remove(at);
+        match finds(&smaller, tool) {
+            Some(found) => (*case, *problem) = (smaller, found),
+            None => at += 1,
+        }
+    }
+    let replay = |option: &String| option.contains("replay");
+    if let Some(at) = case.options.iter().position(replay) {
+        let mut smaller = case.clone();
+        smaller.options.remove(at);
+        if let Some(found) = finds(&smaller, tool) {
+            (*case, *problem) = (smaller, found);
+        }
+    }
+}
+
+/// Leaves out runs of choices, then makes single ones simple.
+fn shrink_choices(case: &mut Case, choices: &mut Vec<u32>, tool: &Tool, problem: &mut String) {
+    let mut attempt = |smaller: Vec<u32>, case: &mut Case, choices: &mut Vec<u32>| -> bool {
+        let program = generate(Source::from_choices(&smaller), Limits { exnref: true, ..Limits::default() });
+        let less = (program.wasm.len(), program.choices.len()) < (case.wasm.len(), choices.len())
+            || (program.wasm.len() <= case.wasm.len() && program.choices < *choices);
+        if !less {
+            return false;
+        }
+        let smaller = case_with(&program, case);
+        let Some(found) = finds(&smaller, tool) else { return false };
+        (*case, *choices, *problem) = (smaller, program.choices, found);
+        true
+    };
+    loop {
+        let before = case.wasm.len();
+        let mut size = choices.len() / 2;
+        while size > 0 {
+            let mut at = 0;
+            while at < choices.len() {
+                let end = (at + size).min(choices.len());
+                let mut without = choices.clone();
+                without.drain(at..end);
+                let mut zeros = choices.clone();
+                zeros[at..end].fill(0);
+                if !attempt(without, case, choices) && !attempt(zeros, case, choices) {
+                    at += size;
+                }
+            }
+            size /= 2;
+        }
+        for at in 0..choices.len() {
+            if at < choices.len() && choices[at] > 1 {
+                let mut less = choices.clone();
+                less[at] /= 2;
+                attempt(less, case, choices);
+            }
+        }
+        if case.wasm.len() >= before {
+            return;
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Runs `wasm-opt`, and says what came of it.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+/// A `wasm-opt`, and a folder for its files. For one thread.
+pub struct Tool {
+    path: PathBuf,
+    dir: PathBuf,
+    timeout: Duration,
+    cores: u32,
+}
+
+/// What a run of the tool led to.
+#[derive(Debug)]
+pub enum Ran {
+    /// Status 0, and the output.
+    Done(Vec<u8>),
+    /// Status 1, with this message.
+    Refused(String),
+    /// Anything else: what it is, and the message.
+    Broken(String),
+}
+
+/// Texts that no message to a user has.
+const NEVER: [&str; 6] =
+    ["panicked", "internal error", "Assertion", "terminate called", "AddressSanitizer", "runtime error:"];
+
+impl Tool {
+    pub fn new(path: &Path) -> Result<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("fork-fuzz-{}-{number}", std::process::id()));
+        fs::create_dir_all(&dir)?;
+        Ok(Self { path: path.to_owned(), dir, timeout: Duration::from_secs(20), cores: 1 })
+    }
+
+    /// Where `wasm-opt` is, if nothing says so: in the environment, else where cargo puts it.
+    pub fn find(given: Option<&Path>) -> Result<PathBuf> {
+        let target = std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+        let built = ["release", "debug"].map(|profile| target.join(profile).join("wasm-opt"));
+        let named = given.map(Path::to_owned).or_else(|| std::env::var_os("WASM_OPT").map(PathBuf::from));
+        let found = match named {
+            Some(path) => Some(path).filter(|path| path.exists()),
+            None => built.into_iter().find(|path| path.exists()),
+        };
+        found.context("there is no wasm-opt: build it with `cargo build --release --bin wasm-opt`, or set WASM_OPT")
+    }
+
+    /// Runs on `input` with these arguments; the files are added.
+    pub fn run(&self, input: &[u8], args: &[String]) -> Result<Ran> {
+        let file = |name: &str| self.dir.join(name);
+        let (from, to, said) = (file("in.wasm"), file("out.wasm"), file("said"));
+        fs::write(&from, input)?;
+        _ = fs::remove_file(&to);
+        let mut command = Command::new(&self.path);
+        command.args(args).arg(&from).arg("-o").arg(&to).env("BINARYEN_CORES", self.cores.to_string());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&said)?);
+        let mut child = command.spawn().with_context(|| format!("cannot run {}", self.path.display()))?;
+        let started = Instant::now();
+        let mut pause = Duration::from_micros(500);
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break Some(status);
+            }
+            if started.elapsed() > self.timeout {
+                child.kill()?;
+                child.wait()?;
+                break None;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 5 / 4).min(Duration::from_millis(20));
+        };
+        let said = String::from_utf8_lossy(&fs::read(&said)?).trim().to_owned();
+        let left = to.exists();
+        let Some(status) = status else {
+            return Ok(Ran::Broken(format!("slow: killed after {:?}", self.timeout)));
+        };
+        if let Some(signal) = status.signal() {
+            return Ok(Ran::Broken(format!("killed by signal {signal}: {said}")));
+        }
+        if let Some(text) = NEVER.iter().find(|text| said.contains(*text)) {
+            return Ok(Ran::Broken(format!("says {text:?}: {said}")));
+        }
+        Ok(match (status.code(), left) {
+            (Some(0), true) => Ran::Done(fs::read(&to)?),
+            (Some(0), false) => Ran::Broken(format!("status 0 without an output: {said}")),
+            (Some(1), true) => Ran::Broken(format!("status 1 and yet an output: {said}")),
+            (Some(1), false) if said.is_empty() => Ran::Broken("status 1 without a message".to_owned()),
+            (Some(1), false) => Ran::Refused(said),
+            (code, _) => Ran::Broken(format!("status {code:?}: {said}")),
+        })
+    }
+}
+
+impl Drop for Tool {
+    fn drop(&mut self) {
+        _ = fs::remove_dir_all(&self.dir);
+    }
+}
