@@ -30,7 +30,8 @@ pub fn save(folder: &Path, name: &str, case: &Case, choices: &[u32], problem: &s
         roots += &format!("{}\t{name}\n", args.join(" "));
     }
     fs::write(folder.join("roots"), roots)?;
-    fs::write(folder.join("seed"), format!("{}\n{}\n", case.seed, u8::from(case.plain_imports)))?;
+    let flags = [case.plain_imports, case.same_instance].map(u8::from);
+    fs::write(folder.join("seed"), format!("{}\n{}\n{}\n", case.seed, flags[0], flags[1]))?;
     let choices: Vec<String> = choices.iter().map(u32::to_string).collect();
     fs::write(folder.join("choices"), choices.join(" "))?;
     fs::write(folder.join("problem.txt"), format!("{}\n\n{problem}\n", case.command()))?;
@@ -54,6 +55,7 @@ pub fn load(folder: &Path) -> Result<(Case, Vec<u32>)> {
         roots: roots.collect::<Result<_>>()?,
         seed: seeds.first().context("no seed")?.parse()?,
         plain_imports: seeds.get(1).is_some_and(|flag| flag == "1"),
+        same_instance: seeds.get(2).is_some_and(|flag| flag == "1"),
     };
     let choices = read("choices")?.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
     Ok((case, choices))

@@ -4,6 +4,8 @@
 //! what runs around the pass; [`check`] instruments one and compares it with its original under many schedules of forks, with
 //! [`oracle`] for forks that fail; [`campaign`] does so for many, [`finding`] keeps what is wrong, [`minimise`] makes it smaller.
 
+pub mod buffers;
+pub mod bytes;
 pub mod campaign;
 pub mod check;
 pub mod finding;
@@ -11,7 +13,10 @@ pub mod generate;
 pub mod minimise;
 pub mod oracle;
 pub mod pipeline;
+pub mod prepare;
+pub mod smith;
 pub mod tool;
+pub mod ttf;
 
 use check::Case;
 use fork_host::replay::Value;
@@ -24,7 +29,7 @@ pub fn generated_case(seed: u64, limits: Limits) -> (Case, Vec<u32>) {
     let (passes, mut options) = pipeline::choose(&mut source);
     options.extend(pipeline::feature_options(&mut source, program.features));
     let roots = vec![("run".to_owned(), Vec::<Value>::new())];
-    let case = Case { wasm: program.wasm, passes, options, roots, seed, plain_imports: true };
+    let case = Case { wasm: program.wasm, passes, options, roots, seed, plain_imports: true, same_instance: false };
     (case, program.choices)
 }
 

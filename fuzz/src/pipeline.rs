@@ -50,3 +50,37 @@ pub fn needed_features(features: Features) -> Vec<String> {
 fn enable(features: &[(bool, &str)]) -> Vec<String> {
     features.iter().filter(|(on, _)| *on).map(|(_, name)| format!("--enable-{name}")).collect()
 }
+
+/// Options that allow numbers and control flow of all kinds.
+pub fn numeric_features() -> Vec<String> {
+    let names = [
+        "mutable-globals",
+        "sign-ext",
+        "nontrapping-float-to-int",
+        "simd",
+        "bulk-memory",
+        "multivalue",
+        "tail-call",
+        "extended-const",
+    ];
+    enable(&names.map(|name| (true, name)))
+}
+
+/// Options that allow what wasmtime runs.
+pub fn all_features() -> Vec<String> {
+    let mut options = numeric_features();
+    let names = [
+        "reference-types",
+        "exception-handling",
+        "gc",
+        "typed-function-references",
+        "memory64",
+        "multimemory",
+        "relaxed-simd",
+        "wide-arithmetic",
+        "bulk-memory-opt",
+        "call-indirect-overlong",
+    ];
+    options.extend(enable(&names.map(|name| (true, name))));
+    options
+}

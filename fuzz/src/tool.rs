@@ -41,17 +41,26 @@ impl Tool {
         Ok(Self { path: path.to_owned(), dir, timeout: Duration::from_secs(20), cores: 1 })
     }
 
-    /// Where `wasm-opt` is, if nothing says so: in the environment, else where cargo puts it.
+    /// Where `wasm-opt` is, if nothing says so: in the environment, or next to this program, or where cargo puts it.
     pub fn find(given: Option<&Path>) -> Result<PathBuf> {
-        let target = std::env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
-        let built = ["release", "debug"].map(|profile| target.join(profile).join("wasm-opt"));
         let named = given.map(Path::to_owned).or_else(|| std::env::var_os("WASM_OPT").map(PathBuf::from));
+        let this = std::env::current_exe()?;
+        let beside = this.ancestors().skip(1).take(2).map(|folder| folder.join("wasm-opt"));
+        let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+        let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
+        let built = ["release", "debug"].map(|profile| target.join(profile).join("wasm-opt"));
         let found = match named {
-            Some(path) => Some(path).filter(|path| path.exists()),
-            None => built.into_iter().find(|path| path.exists()),
+            Some(path) => Some(path).filter(|path| path.is_file()),
+            None => beside.chain(built).find(|path| path.is_file()),
         };
-        found.context("there is no wasm-opt: build it with `cargo build --release --bin wasm-opt`, or set WASM_OPT")
+        found.context("there is no wasm-opt: build it with `cargo build --bin wasm-opt`, or set WASM_OPT to its path")
+    }
+
+    /// Another file for the tool.
+    pub fn file(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        let path = self.dir.join(name);
+        fs::write(&path, bytes)?;
+        Ok(path)
     }
 
     /// Runs on `input` with these arguments; the files are added.

@@ -11,7 +11,7 @@ use fork_fuzz::campaign::Campaign;
 use fork_fuzz::check::Verdict;
 use fork_fuzz::generate::Limits;
 use fork_fuzz::tool::Tool;
-use fork_fuzz::{finding, generated_case, minimise};
+use fork_fuzz::{buffers, bytes, finding, generated_case, minimise, smith, ttf};
 
 /// Compares random programs that `wasm-opt --fork-instrument` has changed with their originals, under random forks.
 #[derive(Parser)]
@@ -59,6 +59,27 @@ enum Command {
         #[arg(long)]
         print: bool,
     },
+    /// Modules of wasm-smith, with calls of the fork import everywhere.
+    Smith {
+        #[arg(long, value_parser = parse_range, default_value = "0..1000000000")]
+        seeds: Range<u64>,
+    },
+    /// Modules of Binaryen's generator, with calls of the fork import everywhere.
+    Ttf {
+        #[arg(long, value_parser = parse_range, default_value = "0..1000000000")]
+        seeds: Range<u64>,
+    },
+    /// Mutated bytes of the modules in a folder.
+    Bytes {
+        folder: PathBuf,
+        #[arg(long, value_parser = parse_range, default_value = "0..1000000000")]
+        seeds: Range<u64>,
+    },
+    /// Rewinds from corrupted buffers.
+    Buffers {
+        #[arg(long, value_parser = parse_range, default_value = "0..1000000000")]
+        seeds: Range<u64>,
+    },
     /// Makes a finding smaller.
     Minimise {
         /// Its folder.
@@ -91,6 +112,25 @@ fn main() -> Result<ExitCode> {
     let summary = match command {
         Command::Generate { seeds, exnref } => {
             campaign("generated").run(seeds, |seed, _| Ok(Some(generated_case(seed, limits(exnref)))))?
+        }
+        Command::Smith { seeds } => campaign("smith").run(seeds, |seed, _| smith::case(seed))?,
+        Command::Ttf { seeds } => campaign("ttf").run(seeds, ttf::case)?,
+        Command::Bytes { folder, seeds } => {
+            let ends = bytes::run(&campaign("bytes"), &folder, seeds)?;
+            let count = |end: &str| ends.get(end).copied().unwrap_or_default();
+            ends.iter().for_each(|(end, count)| println!("{count:6} {end}"));
+            let (all, refused, findings) = (ends.values().sum::<u64>(), count("refused"), count("findings"));
+            println!("{all} programs, {refused} refused, {findings} findings");
+            return Ok(ExitCode::from(u8::from(findings > 0)));
+        }
+        Command::Buffers { seeds } => {
+            let ends = buffers::run(&campaign("buffers"), seeds)?;
+            let of =
+                |prefix| ends.iter().filter(|(end, _)| end.starts_with(prefix)).map(|(_, count)| count).sum::<u64>();
+            ends.iter().for_each(|(end, count)| println!("{count:6} {end}"));
+            let (all, refused, findings) = (ends.values().sum::<u64>(), of("refused"), of("finding"));
+            println!("{all} rewinds and other ends, {refused} refused, {findings} findings");
+            return Ok(ExitCode::from(u8::from(findings > 0)));
         }
         Command::One { seed, exnref, print } => {
             let (case, _) = generated_case(seed, limits(exnref));

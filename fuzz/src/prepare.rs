@@ -1,0 +1,222 @@
+//! Makes modules of other generators fit: calls of the fork import in odd places, exports to begin with, a memory that can
+//! grow.
+
+use std::convert::Infallible;
+
+use anyhow::{Context, Result, anyhow, bail};
+use fork_host::replay::{Entry, Value};
+use wasm_encoder::reencode::{self, Reencode};
+use wasm_encoder::{CodeSection, ExportKind, ExportSection, Instruction, MemoryType, Module};
+use wasmparser::{
+    CompositeInnerType, ExternalKind, FunctionBody, Operator, Parser, Payload, TypeRef, ValType, Validator,
+    WasmFeatures,
+};
+
+use crate::generate::Source;
+
+/// A module that was prepared.
+pub struct Prepared {
+    pub wasm: Vec<u8>,
+    /// Exports that the harness can call.
+    pub roots: Vec<(String, Vec<Value>)>,
+    /// It changes what a fork does not copy: tables, segments, references in globals.
+    pub keeps_state_outside: bool,
+}
+
+/// What the module has.
+#[derive(Default)]
+struct Facts {
+    /// Type indices of all functions, imported ones first.
+    functions: Vec<u32>,
+    imported: u32,
+    entry: Option<u32>,
+    types: Vec<Option<(Vec<ValType>, Vec<ValType>)>>,
+    exports: Vec<(String, u32)>,
+    keeps_state_outside: bool,
+}
+
+/// Puts calls of the entry into `wasm`, one in `rarity` places; `None` if the module does not import it.
+pub fn prepare(source: &mut Source, wasm: &[u8], rarity: u32) -> Result<Option<Prepared>> {
+    let facts = facts(wasm)?;
+    let Some(entry) = facts.entry else { return Ok(None) };
+    let mut prepare = Prepare { source, facts, entry, rarity };
+    let mut module = Module::new();
+    prepare.parse_core_module(&mut module, Parser::new(0), wasm).map_err(|error| anyhow!("{error}"))?;
+    let facts = prepare.facts;
+    let mut roots = Vec::new();
+    for (name, function) in &facts.exports {
+        let Some((params, _)) = facts.signature(*function) else { continue };
+        let args = params.iter().map(|param| argument(prepare.source, *param)).collect::<Option<Vec<_>>>();
+        roots.extend(args.map(|args| (name.clone(), args)));
+    }
+    // A few of them, not always the first ones.
+    while roots.len() > 3 {
+        roots.swap_remove(prepare.source.below(roots.len() as u32) as usize);
+    }
+    Ok(Some(Prepared { wasm: module.finish(), roots, keeps_state_outside: facts.keeps_state_outside }))
+}
+
+fn argument(source: &mut Source, ty: ValType) -> Option<Value> {
+    let number = source.below(30) as i32;
+    Some(match ty {
+        ValType::I32 => Value::I32(number),
+        ValType::I64 => Value::I64(i64::from(number)),
+        ValType::F32 => Value::F32((number as f32).to_bits()),
+        ValType::F64 => Value::F64(f64::from(number).to_bits()),
+        ValType::V128 => Value::V128(number as u128),
+        ValType::Ref(ty) if ty.is_nullable() => Value::Null,
+        ValType::Ref(_) => return None,
+    })
+}
+
+impl Facts {
+    fn signature(&self, function: u32) -> Option<&(Vec<ValType>, Vec<ValType>)> {
+        self.types.get(*self.functions.get(function as usize)? as usize)?.as_ref()
+    }
+}
+
+fn facts(wasm: &[u8]) -> Result<Facts> {
+    let fork = Entry::parse("kernel.kernel_fork");
+    let mut facts = Facts::default();
+    for payload in Parser::new(0).parse_all(wasm) {
+        match payload? {
+            Payload::TypeSection(types) => {
+                for ty in types.into_iter().flat_map(|group| group.map(|group| group.into_types())).flatten() {
+                    facts.types.push(match ty.composite_type.inner {
+                        CompositeInnerType::Func(func) => Some((func.params().to_vec(), func.results().to_vec())),
+                        _ => None,
+                    });
+                }
+            }
+            Payload::ImportSection(imports) => {
+                for import in imports.into_imports() {
+                    let import = import?;
+                    if let TypeRef::Func(ty) | TypeRef::FuncExact(ty) = import.ty {
+                        if fork.matches(import.module, import.name) {
+                            facts.entry = Some(facts.imported);
+                        }
+                        facts.functions.push(ty);
+                        facts.imported += 1;
+                    }
+                }
+            }
+            Payload::FunctionSection(functions) => {
+                for function in functions {
+                    facts.functions.push(function?);
+                }
+            }
+            Payload::GlobalSection(globals) => {
+                for global in globals {
+                    let ty = global?.ty;
+                    facts.keeps_state_outside |= ty.mutable && ty.content_type.is_reference_type();
+                }
+            }
+            Payload::ExportSection(exports) => {
+                for export in exports {
+                    let export = export?;
+                    if export.kind == ExternalKind::Func {
+                        facts.exports.push((export.name.to_owned(), export.index));
+                    }
+                }
+            }
+            Payload::CodeSectionEntry(body) => {
+                for operator in body.get_operators_reader()? {
+                    facts.keeps_state_outside |= matches!(
+                        operator?,
+                        Operator::TableSet { .. }
+                            | Operator::TableGrow { .. }
+                            | Operator::TableFill { .. }
+                            | Operator::TableCopy { .. }
+                            | Operator::TableInit { .. }
+                            | Operator::ElemDrop { .. }
+                            | Operator::DataDrop { .. }
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(facts)
+}
+
+struct Prepare<'a> {
+    source: &'a mut Source,
+    facts: Facts,
+    entry: u32,
+    rarity: u32,
+}
+
+impl Reencode for Prepare<'_> {
+    type Error = Infallible;
+
+    fn memory_type(&mut self, ty: wasmparser::MemoryType) -> Result<MemoryType, reencode::Error<Infallible>> {
+        // A place for the buffer.
+        let maximum = if ty.shared { ty.maximum } else { None };
+        Ok(reencode::utils::memory_type(self, wasmparser::MemoryType { maximum, ..ty }))
+    }
+
+    fn parse_export_section(
+        &mut self,
+        exports: &mut ExportSection,
+        section: wasmparser::ExportSectionReader<'_>,
+    ) -> Result<(), reencode::Error<Infallible>> {
+        reencode::utils::parse_export_section(self, exports, section)?;
+        for function in self.facts.imported..self.facts.functions.len() as u32 {
+            if !self.facts.exports.iter().any(|(_, exported)| *exported == function) {
+                let name = format!("root {function}");
+                exports.export(&name, ExportKind::Func, function);
+                self.facts.exports.push((name, function));
+            }
+        }
+        Ok(())
+    }
+
+    fn parse_function_body(
+        &mut self,
+        code: &mut CodeSection,
+        body: FunctionBody<'_>,
+    ) -> Result<(), reencode::Error<Infallible>> {
+        let mut function = self.new_function_with_parsed_locals(&body)?;
+        let mut reader = body.get_operators_reader()?;
+        while !reader.eof() {
+            if self.source.one_in(self.rarity) {
+                self.call().iter().for_each(|instruction| _ = function.instruction(instruction));
+            }
+            let instruction = self.parse_instruction(&mut reader)?;
+            function.instruction(&instruction);
+        }
+        code.function(&function);
+        Ok(())
+    }
+}
+
+impl Prepare<'_> {
+    /// A call of the entry that leaves the stack as it is.
+    fn call(&mut self) -> Vec<Instruction<'static>> {
+        let Some((params, results)) = self.facts.signature(self.entry).cloned() else { return Vec::new() };
+        let mut code = Vec::new();
+        for param in params {
+            let number = self.source.below(100) as i32;
+            code.push(match param {
+                ValType::I64 => Instruction::I64Const(i64::from(number)),
+                ValType::F32 => Instruction::F32Const((number as f32).into()),
+                ValType::F64 => Instruction::F64Const(f64::from(number).into()),
+                _ => Instruction::I32Const(number),
+            });
+        }
+        code.push(Instruction::Call(self.entry));
+        code.extend(results.iter().map(|_| Instruction::Drop));
+        code
+    }
+}
+
+/// Checks a module with all features but those of components.
+pub fn validate(wasm: &[u8]) -> Result<()> {
+    let mut features = WasmFeatures::all();
+    features.remove(WasmFeatures::COMPONENT_MODEL);
+    Validator::new_with_features(features).validate_all(wasm).context("invalid")?;
+    if wasm.len() > 100 << 20 {
+        bail!("{} bytes", wasm.len());
+    }
+    Ok(())
+}

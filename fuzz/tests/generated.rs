@@ -1,0 +1,30 @@
+//! Generated programs do under forks what their originals do without.
+
+use fork_fuzz::campaign::Campaign;
+use fork_fuzz::finding;
+use fork_fuzz::generate::Limits;
+use fork_fuzz::generated_case;
+use fork_fuzz::tool::Tool;
+
+const PROGRAMS: u64 = 2000;
+
+/// `fork-fuzz one` shows a seed again.
+fn check(name: &'static str, seeds: std::ops::Range<u64>, exnref: bool) {
+    let tool = Tool::find(None).unwrap();
+    println!("with {}", tool.display());
+    let campaign = Campaign { name, tool, jobs: 2, time: None, findings: finding::default_folder() };
+    let limits = Limits { exnref, ..Limits::default() };
+    let programs = seeds.end - seeds.start;
+    let summary = campaign.run(seeds, |seed, _| Ok(Some(generated_case(seed, limits)))).unwrap();
+    summary.print();
+    assert_eq!(summary.programs, programs);
+    assert!(summary.findings.is_empty(), "fork-fuzz one --seed N shows these seeds: {:?}", summary.findings);
+    // Else the generator has become tame.
+    assert!(summary.forking * 2 > programs, "only {} programs fork", summary.forking);
+    assert!(summary.counts.aborts > 0);
+}
+
+#[test]
+fn generated_programs_behave_as_their_originals_under_forks() {
+    check("generated", 0..PROGRAMS, false);
+}
