@@ -95,47 +95,40 @@ struct Walker : public LivenessWalker<Walker, Visitor<Walker>> {
 LivenessAtCalls::LivenessAtCalls(Module& module, Function& func) {
   Walker walker;
   walker.walkFunctionInModule(&func, &module);
-  std::unordered_map<void*, uint32_t> numbers;
+  // One scan backwards through each block that has calls.
+  std::unordered_map<Walker::BasicBlock*, std::vector<Walker::Mark*>> marks;
   for (auto& mark : walker.calls) {
-    if (!walker.liveBlocks.count(mark.block)) {
-      continue;
+    if (walker.liveBlocks.count(mark.block)) {
+      marks[mark.block].push_back(&mark);
     }
-    auto [found, added] = numbers.emplace(mark.block, blocks.size());
-    if (added) {
-      auto& block = blocks.emplace_back();
-      for (auto& action : mark.block->contents.actions) {
-        block.actions.push_back({action.isOther() ? UINT32_MAX : action.index, action.isGet()});
+  }
+  for (auto& [block, calls] : marks) {
+    auto& actions = block->contents.actions;
+    std::set<uint32_t> live(block->contents.end.begin(), block->contents.end.end());
+    size_t position = actions.size();
+    for (auto mark = calls.rbegin(); mark != calls.rend(); ++mark) {
+      for (; position > (*mark)->action; position--) {
+        auto& action = actions[position - 1];
+        if (action.isGet()) {
+          live.insert(action.index);
+        } else if (action.isSet()) {
+          live.erase(action.index);
+        }
       }
-      auto& end = mark.block->contents.end;
-      block.live_at_end.assign(end.begin(), end.end());
+      live_after[as_address((*mark)->call)].assign(live.begin(), live.end());
     }
-    positions.emplace(as_address(mark.call), Position{found->second, uint32_t(mark.action)});
   }
 }
 
 rust::Vec<uint32_t> LivenessAtCalls::after(size_t call) const {
-  auto position = positions.at(call);
-  auto& block = blocks[position.block];
-  std::set<uint32_t> live(block.live_at_end.begin(), block.live_at_end.end());
-  for (size_t i = block.actions.size(); i > position.action; i--) {
-    auto& action = block.actions[i - 1];
-    if (action.local == UINT32_MAX) {
-      continue;
-    }
-    if (action.get) {
-      live.insert(action.local);
-    } else {
-      live.erase(action.local);
-    }
-  }
   rust::Vec<uint32_t> out;
-  for (auto local : live) {
+  for (auto local : live_after.at(call)) {
     out.push_back(local);
   }
   return out;
 }
 
-bool LivenessAtCalls::reachable(size_t call) const { return positions.count(call); }
+bool LivenessAtCalls::reachable(size_t call) const { return live_after.count(call); }
 
 std::unique_ptr<LivenessAtCalls> liveness_at_calls(Module& module, Function& func) {
   return std::make_unique<LivenessAtCalls>(module, func);

@@ -31,20 +31,8 @@ public:
   bool reachable(size_t call) const;
 
 private:
-  struct Position {
-    uint32_t block;
-    uint32_t action;
-  };
-  struct Action {
-    uint32_t local;
-    bool get;
-  };
-  struct Block {
-    std::vector<Action> actions;
-    std::vector<uint32_t> live_at_end;
-  };
-  std::vector<Block> blocks;
-  std::unordered_map<size_t, Position> positions;
+  // Live locals after each call that can be reached, ascending.
+  std::unordered_map<size_t, std::vector<uint32_t>> live_after;
 };
 
 std::unique_ptr<LivenessAtCalls> liveness_at_calls(Module& module, Function& func);

@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <pthread.h>
+#include <thread>
 
 #include "fork-instrument/src/ir/ffi.rs.h"
 #include "support/file.h"
@@ -23,6 +25,27 @@ namespace wasm {
 
 namespace fork_instrument {
 
+namespace {
+
+// Binaryen and the pass recurse over nested code; pages of a stack are only used when they are reached.
+constexpr size_t StackBytes = size_t(1) << 30;
+
+// Makes new threads, the tool's and those of Binaryen's pool, have large stacks. Where that is refused they have
+// ordinary ones.
+void ask_for_large_stacks() {
+#ifdef __GLIBC__
+  pthread_attr_t attributes;
+  if (pthread_attr_init(&attributes) == 0) {
+    if (pthread_attr_setstacksize(&attributes, StackBytes) == 0) {
+      pthread_setattr_default_np(&attributes);
+    }
+    pthread_attr_destroy(&attributes);
+  }
+#endif
+}
+
+} // namespace
+
 int32_t run_wasm_opt(rust::Vec<rust::String> arguments) {
   std::vector<std::string> strings;
   for (auto& argument : arguments) {
@@ -33,7 +56,21 @@ int32_t run_wasm_opt(rust::Vec<rust::String> arguments) {
     pointers.push_back(string.c_str());
   }
   pointers.push_back(nullptr);
-  return binaryen_wasm_opt_main(int(strings.size()), pointers.data());
+  ask_for_large_stacks();
+  int32_t status = EXIT_FAILURE;
+  std::exception_ptr error;
+  std::thread tool([&]() {
+    try {
+      status = binaryen_wasm_opt_main(int(strings.size()), pointers.data());
+    } catch (...) {
+      error = std::current_exception();
+    }
+  });
+  tool.join();
+  if (error) {
+    std::rethrow_exception(error);
+  }
+  return status;
 }
 
 void install_terminate_handler() {

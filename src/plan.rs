@@ -122,6 +122,15 @@ pub enum Callee {
     NextFrame,
 }
 
+/// What becomes of the callee's value while the state is tested in place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InPlace {
+    /// The branch carries it to a label of its own.
+    Carried,
+    /// A local keeps it: for functions that would have too many such labels, one within the other.
+    Kept(LocalIndex),
+}
+
 /// A call that can be suspended.
 #[derive(Clone, Debug)]
 pub struct Landing {
@@ -131,8 +140,8 @@ pub struct Landing {
     pub result: Type,
     /// Locals that its frame must hold, ascending.
     pub live: Vec<LocalIndex>,
-    /// Tested where it stands, its value (if any) carried by the branch.
-    pub test_in_place: bool,
+    /// Tested where it stands.
+    pub test_in_place: Option<InPlace>,
 }
 
 /// One local in a frame.
@@ -177,6 +186,12 @@ impl FunctionPlan {
     pub fn local_type(&self, local: LocalIndex) -> Type {
         let index = local as usize;
         self.locals.get(index).copied().unwrap_or_else(|| self.spills[index - self.locals.len()])
+    }
+
+    /// Adds a local for values that must be kept.
+    pub fn add_spill(&mut self, type_: Type) -> LocalIndex {
+        self.spills.push(type_);
+        (self.locals.len() + self.spills.len() - 1) as LocalIndex
     }
 
     /// Slots that only some frames hold.

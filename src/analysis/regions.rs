@@ -17,6 +17,8 @@ pub struct Row(pub u32);
 /// A function's body in post-order, and which of its rows are landings and regions.
 pub struct Tree {
     nodes: Vec<Node>,
+    /// The next sibling of each row.
+    next: Vec<Option<Row>>,
     landings: Vec<(Row, CallClass)>,
     /// Rows of regions, ascending; a region's id is its position.
     regions: Vec<Row>,
@@ -29,8 +31,10 @@ pub struct Tree {
 impl Tree {
     pub fn build<'m>(module: Module<'m>, path: &ForkPath, function: Function<'m>, liveness: &Liveness) -> Tree {
         let nodes = function.nodes();
+        let next = next_siblings(&nodes);
         let mut tree = Tree {
             nodes,
+            next,
             landings: Vec::new(),
             regions: Vec::new(),
             region_of: HashMap::new(),
@@ -139,7 +143,7 @@ impl Tree {
                 },
                 result: self.node(row).type_(),
                 live: liveness.after(self.node(row).expr()),
-                test_in_place: false,
+                test_in_place: None,
             })
             .collect();
         FunctionPlan {
@@ -217,9 +221,7 @@ impl Tree {
     }
 
     fn next_sibling(&self, row: Row) -> Option<Row> {
-        let parent = self.parent(row)?;
-        let children = self.children(parent);
-        children.get(self.node(row).child as usize + 1).copied()
+        self.next[row.0 as usize]
     }
 
     /// Whether the local is written by a row after `after`, up to and including `until`.
@@ -229,4 +231,19 @@ impl Tree {
             rows.get(next).is_some_and(|&r| r <= until)
         })
     }
+}
+
+fn next_siblings(nodes: &[Node]) -> Vec<Option<Row>> {
+    let mut next = vec![None; nodes.len()];
+    // The child of each row that was listed last.
+    let mut last_child: Vec<Option<usize>> = vec![None; nodes.len()];
+    for (row, node) in nodes.iter().enumerate() {
+        if node.parent == u32::MAX {
+            continue;
+        }
+        if let Some(previous) = last_child[node.parent as usize].replace(row) {
+            next[previous] = Some(Row(row as u32));
+        }
+    }
+    next
 }

@@ -73,8 +73,11 @@ impl Decider<'_, '_> {
 
     /// Locals that the carried operands of a region need in the frame.
     fn reads_of_carried(&self, id: RegionId, wanted: impl Fn(&CarriedOperand) -> bool) -> Vec<LocalIndex> {
-        let children = self.tree.children(self.tree.row_of(id));
         let mut reads = Vec::new();
+        if self.plan.region(id).carried.is_empty() {
+            return reads;
+        }
+        let children = self.tree.children(self.tree.row_of(id));
         for carried in self.plan.region(id).carried.iter().filter(|c| wanted(c)) {
             match carried.carry {
                 Carry::Recompute => {
@@ -208,7 +211,6 @@ impl Decider<'_, '_> {
         if let Some(position) = self.free.iter().position(|&l| self.plan.local_type(l) == type_) {
             return self.free.swap_remove(position);
         }
-        self.plan.spills.push(type_);
-        (self.plan.locals.len() + self.plan.spills.len() - 1) as LocalIndex
+        self.plan.add_spill(type_)
     }
 }

@@ -13,12 +13,21 @@
 //! (if (call $g) …)                    ;; in place: (if (br_if $landing (call $g) (global.get $state)) …)
 //! ```
 
+use std::collections::HashMap;
+
 use crate::analysis::regions::{Row, Tree};
 use crate::ir::{Kind, Module, Type};
-use crate::plan::{Callee, Carry, FunctionPlan, RegionId, Site};
+use crate::plan::{Callee, Carry, FunctionPlan, InPlace, LocalIndex, RegionId, Site};
+
+/// Labels for tests in place in one function, at most: each makes all tests branch one level further, and from 128
+/// levels on a branch takes a byte more.
+const MAX_CARRIED: usize = 100;
 
 /// Fills in the tests of all landings.
 pub fn place_tests(plan: &mut FunctionPlan, tree: &Tree, module: Module<'_>) {
+    let mut carried = 0;
+    // Locals that keep values during tests in place, by type.
+    let mut kept: HashMap<Type, LocalIndex> = HashMap::new();
     for site in (0..plan.landings.len() as u32).map(Site) {
         match find_place(plan, tree, module, site) {
             Place::Before(region, child) => plan.regions[region.0 as usize].test_before = Some((child, site)),
@@ -28,7 +37,15 @@ pub fn place_tests(plan: &mut FunctionPlan, tree: &Tree, module: Module<'_>) {
                 let carried = plan.regions[region.0 as usize].carried.iter_mut().find(|c| c.child == child);
                 carried.expect("the operand is carried").test = Some(site);
             }
-            Place::InPlace => plan.landings[site.0 as usize].test_in_place = true,
+            Place::InPlace if carried < MAX_CARRIED => {
+                carried += 1;
+                plan.landings[site.0 as usize].test_in_place = Some(InPlace::Carried);
+            }
+            Place::InPlace => {
+                let type_ = plan.landing(site).result;
+                let local = *kept.entry(type_).or_insert_with(|| plan.add_spill(type_));
+                plan.landings[site.0 as usize].test_in_place = Some(InPlace::Kept(local));
+            }
         }
     }
 }

@@ -15,7 +15,7 @@
 
 use crate::frame::PUSH_GROUP;
 use crate::ir::{Expr, Type};
-use crate::plan::{FunctionPlan, Site};
+use crate::plan::{FunctionPlan, InPlace, Site};
 use crate::transform::FunctionCx;
 
 /// One call of a push helper: values of one type, as locals or components of locals that are tuples.
@@ -56,7 +56,7 @@ pub fn push_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>) -> Expr<'m> {
         _ => vec![body],
     };
     let in_place: Vec<Site> =
-        (0..cx.plan.landings.len() as u32).map(Site).filter(|&s| cx.plan.landing(s).test_in_place).collect();
+        (0..cx.plan.landings.len() as u32).map(Site).filter(|&s| cx.plan.landing(s).test_in_place == Some(InPlace::Carried)).collect();
     let single = cx.plan.landings.len() == 1;
     let epilogue = cx.epilogue_label();
     for (i, &site) in in_place.iter().enumerate() {

@@ -10,7 +10,7 @@ pub mod runtime;
 pub mod unwind;
 
 use crate::ir::{Builder, Expr, Function, Kind, Module, Type};
-use crate::plan::{FunctionPlan, Region, Site};
+use crate::plan::{FunctionPlan, InPlace, Region, Site};
 use runtime::Runtime;
 
 /// What rewriting one function needs at hand.
@@ -96,8 +96,14 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
     /// Puts the tests that belong to the node itself around its rewritten form.
     pub fn add_tests_around(&self, region: &Region, expr: Expr<'m>) -> Expr<'m> {
         let mut expr = expr;
-        if let Some(site) = region.landing.filter(|&s| self.plan.landing(s).test_in_place) {
-            expr = self.build.break_(&self.in_place_label(site), Some(self.state()), Some(expr));
+        if let Some(site) = region.landing {
+            expr = match self.plan.landing(site).test_in_place {
+                Some(InPlace::Carried) => {
+                    self.build.break_(&self.in_place_label(site), Some(self.state()), Some(expr))
+                }
+                Some(InPlace::Kept(local)) => self.keep_and_test(local, expr, site),
+                None => expr,
+            };
         }
         if let Some(site) = region.test_in_tee {
             expr = self.keep_and_test(expr.local(), expr.child(0), site);

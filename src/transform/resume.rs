@@ -217,6 +217,23 @@ impl<'m> Rewriter<'_, 'm> {
                 }
                 (code, code_before)
             }
+            // Beyond some sites to a part, comparisons are smaller than a table of all sites.
+            count if region.sites.len() > 8 * count => {
+                let mut code: Vec<Expr<'m>> = (1..count)
+                    .rev()
+                    .map(|i| {
+                        let at_least = self.site_at_least(start_of(i));
+                        build.break_(&labels[i], Some(at_least), None)
+                    })
+                    .collect();
+                code.push(build.break_(&labels[0], None, None));
+                let code = build.block(None, &code, None);
+                let code = match entry {
+                    Entry::Rewinding => code,
+                    Entry::Any => build.if_(self.rewinding(), code, None),
+                };
+                (vec![code], true)
+            }
             count => {
                 let mut targets: Vec<&str> = Vec::new();
                 for (i, label) in labels.iter().enumerate().take(count - 1) {
