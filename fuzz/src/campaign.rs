@@ -34,6 +34,8 @@ pub struct Summary {
     pub counts: Counts,
     /// Programs that call the entry at least once.
     pub forking: u64,
+    /// The same, by what they are about.
+    kinds: BTreeMap<String, u64>,
     refused: BTreeMap<String, u64>,
     binaryen: BTreeMap<String, u64>,
 }
@@ -73,6 +75,12 @@ impl Campaign {
                     Err(error) => format!("the check failed: {error:#}"),
                 };
                 summary.findings.push(seed);
+                let alike = summary.kinds.entry(kind_of_finding(&problem)).or_default();
+                *alike += 1;
+                // More of the same say nothing new.
+                if *alike > ALIKE {
+                    continue;
+                }
                 let folder =
                     finding::save(&self.findings, &format!("{}-{seed}", self.name), &case, &choices, &problem)?;
                 let shown: String = problem.chars().take(700).collect();
@@ -100,7 +108,8 @@ impl Summary {
 
     /// Prints the numbers.
     pub fn print(&self) {
-        for (whose, kinds) in [("refused", &self.refused), ("wrong in Binaryen too", &self.binaryen)] {
+        let all = [("refused", &self.refused), ("wrong in Binaryen too", &self.binaryen), ("findings", &self.kinds)];
+        for (whose, kinds) in all {
             kinds.iter().for_each(|(kind, count)| println!("{count:6} {whose}: {kind}"));
         }
         let refused: u64 = self.refused.values().chain(self.binaryen.values()).sum();
@@ -113,9 +122,21 @@ impl Summary {
     }
 }
 
+/// How many findings of a kind are kept.
+const ALIKE: u64 = 5;
+
+/// What a finding is about: where it panicked, or else how it begins.
+pub fn kind_of_finding(problem: &str) -> String {
+    let panic = problem.lines().find(|line| line.contains("panicked at"));
+    match panic.and_then(|line| line.split_once("panicked at ")) {
+        Some((_, place)) => format!("panicked at {place}"),
+        None => kind(problem.split_once(": ").map_or(problem, |(_, what)| what)),
+    }
+}
+
 /// A message without what differs from case to case.
 fn kind(said: &str) -> String {
-    let line = said.lines().find(|line| !line.starts_with("warning")).unwrap_or_default();
+    let line = said.lines().find(|line| !line.to_lowercase().starts_with("warning")).unwrap_or_default();
     let line = line.split(", on ").next().unwrap_or_default();
     let mut kind = String::new();
     for c in line.chars().take(160) {

@@ -70,6 +70,11 @@ impl Case {
 
     /// Instruments and compares.
     pub fn check(&self, tool: &Tool) -> Result<Verdict> {
+        for root in &self.roots {
+            if let Err(error) = self.replay(&self.wasm, root).run() {
+                return Ok(Verdict::Refused(format!("the harness cannot run the original: {error:#}")));
+            }
+        }
         let wasm = match tool.run(&self.wasm, &self.args(true))? {
             Ran::Done(wasm) => wasm,
             // What the validator finds may be our doing.

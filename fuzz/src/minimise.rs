@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use crate::campaign::kind_of_finding;
 use crate::check::{Case, Verdict};
 use crate::generate::{Limits, Source, generate};
 use crate::tool::Tool;
@@ -12,23 +13,24 @@ use crate::{case_with, finding};
 /// Makes a finding smaller: by its choices if it was generated, and then by what wasm-shrink does to modules.
 pub fn minimise(folder: &Path, tool: &Tool, attempts: u32) -> Result<()> {
     let (mut case, mut choices) = finding::load(folder)?;
-    let Some(mut problem) = finds(&case, tool) else { bail!("nothing is wrong with it (any more)") };
-    simplify_pipeline(&mut case, tool, &mut problem);
+    let Some(mut problem) = finds(&case, tool, "") else { bail!("nothing is wrong with it (any more)") };
+    let kind = kind_of_finding(&problem);
+    simplify_pipeline(&mut case, tool, &mut problem, &kind);
     let before = case.wasm.len();
     if !choices.is_empty() {
-        shrink_choices(&mut case, &mut choices, tool, &mut problem);
+        shrink_choices(&mut case, &mut choices, tool, &mut problem, &kind);
     }
     println!("{before} bytes, by choices {}", case.wasm.len());
     let shrink = wasm_shrink::WasmShrink::default().attempts(attempts).seed(1);
     let info = shrink.run(case.wasm.clone(), |wasm| {
         let smaller = Case { wasm: wasm.to_vec(), ..case.clone() };
-        Ok(Interesting(finds(&smaller, tool).is_some()))
+        Ok(Interesting(finds(&smaller, tool, &kind).is_some()))
     });
     match info {
         Ok(info) => case.wasm = info.output,
         Err(error) => println!("wasm-shrink: {error:#}"),
     }
-    problem = finds(&case, tool).unwrap_or(problem);
+    problem = finds(&case, tool, &kind).unwrap_or(problem);
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned() + "-small";
     let parent = folder.parent().unwrap_or(Path::new("."));
     let saved = finding::save(parent, &name, &case, &choices, &problem)?;
@@ -50,15 +52,24 @@ impl wasm_shrink::IsInteresting for Interesting {
     }
 }
 
-fn finds(case: &Case, tool: &Tool) -> Option<String> {
+/// The finding of a case, if it has one of this kind.
+fn finds(case: &Case, tool: &Tool, kind: &str) -> Option<String> {
     match case.check(tool) {
-        Ok(Verdict::Finding(problem)) => Some(problem),
+        Ok(Verdict::Finding(problem)) if kind.is_empty() || similar(&kind_of_finding(&problem), kind) => Some(problem),
         _ => None,
     }
 }
 
+/// Whether two findings are about the same: they begin alike, or are both about how a run goes.
+fn similar(a: &str, b: &str) -> bool {
+    let head = |text: &str| text.chars().take(20).collect::<String>();
+    let runs =
+        |text: &str| ["event", "ended with", "global", "memory at", "child:"].iter().any(|word| text.starts_with(word));
+    head(a) == head(b) || runs(a) && runs(b) && !a.contains("error of the host") && !b.contains("error of the host")
+}
+
 /// Leaves out passes and options that do not matter.
-fn simplify_pipeline(case: &mut Case, tool: &Tool, problem: &mut String) {
+fn simplify_pipeline(case: &mut Case, tool: &Tool, problem: &mut String, kind: &str) {
     let mut at = 0;
     while at < case.passes.len() {
         if case.passes[at].contains("fork-instrument") {
@@ -67,7 +78,7 @@ fn simplify_pipeline(case: &mut Case, tool: &Tool, problem: &mut String) {
         }
         let mut smaller = case.clone();
         smaller.passes.remove(at);
-        match finds(&smaller, tool) {
+        match finds(&smaller, tool, kind) {
             Some(found) => (*case, *problem) = (smaller, found),
             None => at += 1,
         }
@@ -76,14 +87,14 @@ fn simplify_pipeline(case: &mut Case, tool: &Tool, problem: &mut String) {
     if let Some(at) = case.options.iter().position(replay) {
         let mut smaller = case.clone();
         smaller.options.remove(at);
-        if let Some(found) = finds(&smaller, tool) {
+        if let Some(found) = finds(&smaller, tool, kind) {
             (*case, *problem) = (smaller, found);
         }
     }
 }
 
 /// Leaves out runs of choices, then makes single ones simple.
-fn shrink_choices(case: &mut Case, choices: &mut Vec<u32>, tool: &Tool, problem: &mut String) {
+fn shrink_choices(case: &mut Case, choices: &mut Vec<u32>, tool: &Tool, problem: &mut String, kind: &str) {
     let mut attempt = |smaller: Vec<u32>, case: &mut Case, choices: &mut Vec<u32>| -> bool {
         let program = generate(Source::from_choices(&smaller), Limits { exnref: true, ..Limits::default() });
         let less = (program.wasm.len(), program.choices.len()) < (case.wasm.len(), choices.len())
@@ -92,7 +103,7 @@ fn shrink_choices(case: &mut Case, choices: &mut Vec<u32>, tool: &Tool, problem:
             return false;
         }
         let smaller = case_with(&program, case);
-        let Some(found) = finds(&smaller, tool) else { return false };
+        let Some(found) = finds(&smaller, tool, kind) else { return false };
         (*case, *choices, *problem) = (smaller, program.choices, found);
         true
     };

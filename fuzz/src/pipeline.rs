@@ -73,7 +73,6 @@ pub fn all_features() -> Vec<String> {
         "reference-types",
         "exception-handling",
         "gc",
-        "typed-function-references",
         "memory64",
         "multimemory",
         "relaxed-simd",

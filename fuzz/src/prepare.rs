@@ -150,9 +150,11 @@ impl Reencode for Prepare<'_> {
     type Error = Infallible;
 
     fn memory_type(&mut self, ty: wasmparser::MemoryType) -> Result<MemoryType, reencode::Error<Infallible>> {
-        // A place for the buffer.
+        // It can grow for the buffer, and is large enough that the program seldom comes across what is in there.
+        let page_size = 1 << ty.page_size_log2.unwrap_or(16);
+        let initial = if ty.shared { ty.initial } else { ty.initial.max((1 << 20) / page_size) };
         let maximum = if ty.shared { ty.maximum } else { None };
-        Ok(reencode::utils::memory_type(self, wasmparser::MemoryType { maximum, ..ty }))
+        Ok(reencode::utils::memory_type(self, wasmparser::MemoryType { initial, maximum, ..ty }))
     }
 
     fn parse_export_section(

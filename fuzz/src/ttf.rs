@@ -19,7 +19,9 @@ pub fn case(seed: u64, tool: &Tool) -> Result<Made> {
     let bytes: Vec<u8> = (0..source.range(50, 800)).flat_map(|_| source.bits().to_le_bytes()).collect();
     let features = if source.one_in(2) { pipeline::all_features() } else { pipeline::numeric_features() };
     let mut args = features.clone();
-    args.extend(["-ttf", "--fuzz-preserve-imports-exports", "--no-fuzz-oob"].map(str::to_owned));
+    args.extend(
+        ["-ttf", "--fuzz-preserve-imports-exports", "--no-fuzz-oob", "--translate-to-exnref"].map(str::to_owned),
+    );
     args.push(format!("--initial-fuzz={}", tool.file("initial.wasm", &initial())?.display()));
     let Ran::Done(wasm) = tool.run(&bytes, &args)? else { return Ok(None) };
     let rarity = source.range(4, 60);
