@@ -290,11 +290,27 @@ fn rewrite<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, plans: &[&
     .map_err(Error::Binaryen)
 }
 
+/// Beyond this many landings a function is not given to `merge-blocks`, whose time grows with the square of the
+/// blocks that one block holds.
+const MAX_LANDINGS_TO_MERGE: usize = 500;
+
 /// Optimises what was touched: the functions only for what the instrumentation left behind, the resume functions for
 /// size.
-fn clean_up<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, plans: &[&FunctionPlan]) -> Result<(), Error> {
+fn clean_up<'m>(
+    pass: Pass<'m>,
+    module: Module<'m>,
+    runtime: &Runtime,
+    plans: &[&FunctionPlan],
+) -> Result<(), Error> {
+    let run = |names: &[String], passes: &[&str]| pass.run_on_functions(module, names, passes).map_err(Error::Binaryen);
+    let mergeable = |plan: &FunctionPlan| plan.landings.len() <= MAX_LANDINGS_TO_MERGE;
+    let pairs = || plans.iter().zip(&runtime.resume_names);
     let touched: Vec<String> = plans.iter().map(|p| p.function.clone()).collect();
-    pass.run_on_functions(module, &touched, &["remove-unused-names", "merge-blocks"]).map_err(Error::Binaryen)?;
-    let passes = ["dce", "remove-unused-names", "merge-blocks", "vacuum", "coalesce-locals", "reorder-locals"];
-    pass.run_on_functions(module, &runtime.resume_names, &passes).map_err(Error::Binaryen)
+    let small: Vec<String> = plans.iter().filter(|p| mergeable(p)).map(|p| p.function.clone()).collect();
+    let small_resumed: Vec<String> = pairs().filter(|(p, _)| mergeable(p)).map(|(_, n)| n.clone()).collect();
+    run(&touched, &["remove-unused-names"])?;
+    run(&small, &["merge-blocks"])?;
+    run(&runtime.resume_names, &["dce", "remove-unused-names"])?;
+    run(&small_resumed, &["merge-blocks"])?;
+    run(&runtime.resume_names, &["vacuum", "coalesce-locals", "reorder-locals"])
 }
