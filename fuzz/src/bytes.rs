@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::campaign::Campaign;
+use crate::campaign::{ALIKE, Campaign, kind_of_finding};
 use crate::check::Case;
 use crate::finding;
 use crate::generate::Source;
@@ -19,7 +19,7 @@ use crate::prepare::validate;
 use crate::tool::{Ran, Tool};
 
 /// How the runs ended, by what is said about them.
-pub type Ends = BTreeMap<&'static str, u64>;
+pub type Ends = BTreeMap<String, u64>;
 
 /// Runs the tool on mutations of the modules in `folder`.
 pub fn run(campaign: &Campaign, folder: &Path, seeds: Range<u64>) -> Result<Ends> {
@@ -42,8 +42,17 @@ pub fn run(campaign: &Campaign, folder: &Path, seeds: Range<u64>) -> Result<Ends
             if seed >= seeds.end || campaign.time.is_some_and(|time| started.elapsed() > time) {
                 return Ok(());
             }
-            let end = one(campaign, &tool, &modules, seed)?;
-            *ends.lock().map_err(|_| anyhow!("a thread panicked"))?.entry(end).or_default() += 1;
+            let (wasm, end) = one(&tool, &modules, seed)?;
+            let mut ends = ends.lock().map_err(|_| anyhow!("a thread panicked"))?;
+            let (Ok(name) | Err(name)) = end
+                .as_ref()
+                .map(|end| (*end).to_owned())
+                .map_err(|problem| format!("findings: {}", kind_of_finding(problem)));
+            let alike = ends.entry(name).or_default();
+            *alike += 1;
+            if let (Err(problem), true) = (end, *alike <= ALIKE) {
+                save(campaign, wasm, seed, &problem)?;
+            }
         }
     };
     std::thread::scope(|scope| {
@@ -53,37 +62,52 @@ pub fn run(campaign: &Campaign, folder: &Path, seeds: Range<u64>) -> Result<Ends
     ends.into_inner().map_err(|_| anyhow!("a thread panicked"))
 }
 
-fn one(campaign: &Campaign, tool: &Tool, modules: &[Vec<u8>], seed: u64) -> Result<&'static str> {
+fn options() -> Vec<String> {
+    let mut options = pipeline::all_features();
+    options.push("--pass-arg=fork-instrument-entry@kernel.kernel_fork,wasi_snapshot_preview1.fd_write".to_owned());
+    options
+}
+
+/// A mutated module, and what became of it; the error is a finding.
+fn one(tool: &Tool, modules: &[Vec<u8>], seed: u64) -> Result<(Vec<u8>, Result<&'static str, String>)> {
     let mut source = Source::from_seed(seed);
     let mut wasm = modules[source.below(modules.len() as u32) as usize].clone();
-    for _ in 0..source.range(1, 4) {
+    for _ in 0..[1, 2, 4][source.weighted(&[6, 2, 1])] {
         mutate(&mut source, &mut wasm);
     }
-    let plain = pipeline::all_features();
-    let mut options = plain.clone();
-    options.push("--pass-arg=fork-instrument-entry@kernel.kernel_fork,wasi_snapshot_preview1.fd_write".to_owned());
-    let args: Vec<String> = options.iter().cloned().chain(["--fork-instrument".to_owned()]).collect();
+    let args: Vec<String> = options().into_iter().chain(["--fork-instrument".to_owned()]).collect();
     let problem = match tool.run(&wasm, &args)? {
-        Ran::Refused(_) => return Ok("refused"),
+        Ran::Refused(_) => return Ok((wasm, Ok("refused"))),
         Ran::Done(output) => match validate(&output) {
-            Ok(()) => return Ok("instrumented"),
+            Ok(()) => return Ok((wasm, Ok("instrumented"))),
             // Binaryen's reader lets some invalid modules through.
-            Err(_) if validate(&wasm).is_err() => return Ok("invalid before and after"),
+            Err(_) if validate(&wasm).is_err() => return Ok((wasm, Ok("invalid before and after"))),
             Err(error) => format!("invalid output: {error:#}"),
         },
         Ran::Broken(said) => said,
     };
     // Without the pass it may be as bad.
-    match tool.run(&wasm, &plain)? {
-        Ran::Broken(_) => return Ok("wrong in Binaryen too"),
-        Ran::Done(output) if validate(&output).is_err() => return Ok("wrong in Binaryen too"),
-        _ => {}
-    }
-    let passes = vec!["--fork-instrument".to_owned()];
-    let case = Case { wasm, passes, options, roots: Vec::new(), seed, plain_imports: false, same_instance: true };
-    let folder = finding::save(&campaign.findings, &format!("{}-{seed}", campaign.name), &case, &[], &problem)?;
+    let as_bad = match tool.run(&wasm, &pipeline::all_features())? {
+        Ran::Broken(_) => true,
+        Ran::Done(output) => validate(&output).is_err(),
+        Ran::Refused(_) => false,
+    };
+    Ok((wasm, if as_bad { Ok("wrong in Binaryen too") } else { Err(problem) }))
+}
+
+fn save(campaign: &Campaign, wasm: Vec<u8>, seed: u64, problem: &str) -> Result<()> {
+    let case = Case {
+        wasm,
+        passes: vec!["--fork-instrument".to_owned()],
+        options: options(),
+        roots: Vec::new(),
+        seed,
+        plain_imports: false,
+        same_instance: true,
+    };
+    let folder = finding::save(&campaign.findings, &format!("{}-{seed}", campaign.name), &case, &[], problem)?;
     println!("finding, seed {seed}: {problem:.700}\n  in {}", folder.display());
-    Ok("findings")
+    Ok(())
 }
 
 /// One change.

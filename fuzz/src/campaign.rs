@@ -21,6 +21,8 @@ pub struct Campaign {
     pub jobs: usize,
     pub time: Option<Duration>,
     pub findings: PathBuf,
+    /// More options for `wasm-opt`.
+    pub options: Vec<String>,
 }
 
 /// A case that was made from a seed, and the choices it was made from.
@@ -54,7 +56,8 @@ impl Campaign {
                 if seed >= seeds.end || over() {
                     return Ok(());
                 }
-                let Some((case, choices)) = make(seed, &tool)? else { continue };
+                let Some((mut case, choices)) = make(seed, &tool)? else { continue };
+                case.options.extend(self.options.iter().cloned());
                 let verdict = case.check(&tool);
                 let mut summary = summary.lock().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
                 summary.programs += 1;
@@ -123,7 +126,7 @@ impl Summary {
 }
 
 /// How many findings of a kind are kept.
-const ALIKE: u64 = 5;
+pub const ALIKE: u64 = 5;
 
 /// What a finding is about: where it panicked, or else how it begins.
 pub fn kind_of_finding(problem: &str) -> String {

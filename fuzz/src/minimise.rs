@@ -1,8 +1,12 @@
 //! Makes findings smaller.
 
+use std::convert::Infallible;
+use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
+use wasm_encoder::reencode::{self, Reencode};
+use wasm_encoder::{CodeSection, Function, Instruction, Module};
 
 use crate::campaign::kind_of_finding;
 use crate::check::{Case, Verdict};
@@ -21,6 +25,8 @@ pub fn minimise(folder: &Path, tool: &Tool, attempts: u32) -> Result<()> {
         shrink_choices(&mut case, &mut choices, tool, &mut problem, &kind);
     }
     println!("{before} bytes, by choices {}", case.wasm.len());
+    stub_functions(&mut case, tool, &mut problem, &kind)?;
+    println!("{} bytes with functions left out", case.wasm.len());
     let shrink = wasm_shrink::WasmShrink::default().attempts(attempts).seed(1);
     let info = shrink.run(case.wasm.clone(), |wasm| {
         let smaller = Case { wasm: wasm.to_vec(), ..case.clone() };
@@ -90,6 +96,59 @@ fn simplify_pipeline(case: &mut Case, tool: &Tool, problem: &mut String, kind: &
         if let Some(found) = finds(&smaller, tool, kind) {
             (*case, *problem) = (smaller, found);
         }
+    }
+}
+
+/// Makes functions trap at once where that does not matter, many at a time at first.
+fn stub_functions(case: &mut Case, tool: &Tool, problem: &mut String, kind: &str) -> Result<()> {
+    let mut count = 0;
+    for payload in wasmparser::Parser::new(0).parse_all(&case.wasm) {
+        count += usize::from(matches!(payload?, wasmparser::Payload::CodeSectionEntry(_)));
+    }
+    let mut stubbed = vec![false; count];
+    let mut size = count;
+    while size > 0 {
+        for at in (0..count).step_by(size) {
+            let range = at..(at + size).min(count);
+            if stubbed[range.clone()].iter().all(|stubbed| *stubbed) {
+                continue;
+            }
+            let mut stub = Stub { range: range.clone(), next: 0 };
+            let mut module = Module::new();
+            let parser = wasmparser::Parser::new(0);
+            stub.parse_core_module(&mut module, parser, &case.wasm).map_err(|error| anyhow!("{error}"))?;
+            let smaller = Case { wasm: module.finish(), ..case.clone() };
+            if let Some(found) = finds(&smaller, tool, kind) {
+                (*case, *problem) = (smaller, found);
+                stubbed[range].fill(true);
+            }
+        }
+        size /= 2;
+    }
+    Ok(())
+}
+
+struct Stub {
+    range: Range<usize>,
+    next: usize,
+}
+
+impl Reencode for Stub {
+    type Error = Infallible;
+
+    fn parse_function_body(
+        &mut self,
+        code: &mut CodeSection,
+        body: wasmparser::FunctionBody<'_>,
+    ) -> Result<(), reencode::Error<Infallible>> {
+        self.next += 1;
+        if !self.range.contains(&(self.next - 1)) {
+            return reencode::utils::parse_function_body(self, code, body);
+        }
+        let mut function = Function::new([]);
+        function.instruction(&Instruction::Unreachable).instruction(&Instruction::End);
+        code.function(&function);
+        Ok(())
     }
 }
 

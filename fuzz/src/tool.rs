@@ -71,6 +71,7 @@ impl Tool {
         _ = fs::remove_file(&to);
         let mut command = Command::new(&self.path);
         command.args(args).arg(&from).arg("-o").arg(&to).env("BINARYEN_CORES", self.cores.to_string());
+        command.env_remove("RUST_BACKTRACE");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&said)?);
         let mut child = command.spawn().with_context(|| format!("cannot run {}", self.path.display()))?;
         let started = Instant::now();

@@ -12,7 +12,8 @@ const PROGRAMS: u64 = 2000;
 fn check(name: &'static str, seeds: std::ops::Range<u64>, exnref: bool) {
     let tool = Tool::find(None).unwrap();
     println!("with {}", tool.display());
-    let campaign = Campaign { name, tool, jobs: 2, time: None, findings: finding::default_folder() };
+    let campaign =
+        Campaign { name, tool, jobs: 2, time: None, findings: finding::default_folder(), options: Vec::new() };
     let limits = Limits { exnref, ..Limits::default() };
     let programs = seeds.end - seeds.start;
     let summary = campaign.run(seeds, |seed, _| Ok(Some(generated_case(seed, limits)))).unwrap();

@@ -36,6 +36,9 @@ struct Shared {
     /// Where findings are written.
     #[arg(long, global = true)]
     findings: Option<PathBuf>,
+    /// One more option for `wasm-opt`; can be repeated.
+    #[arg(long = "option", global = true, allow_hyphen_values = true)]
+    options: Vec<String>,
 }
 
 #[derive(Subcommand)]
@@ -99,6 +102,15 @@ fn limits(exnref: bool) -> Limits {
     Limits { exnref, ..Limits::default() }
 }
 
+fn kind(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Same(_) => "the same",
+        Verdict::Refused(_) => "refused",
+        Verdict::Binaryen(_) => "wrong in Binaryen too",
+        Verdict::Finding(_) => "a finding",
+    }
+}
+
 fn main() -> Result<ExitCode> {
     let Cli { shared, command } = Cli::parse();
     let tool = Tool::find(shared.wasm_opt.as_deref())?;
@@ -108,6 +120,7 @@ fn main() -> Result<ExitCode> {
         jobs: shared.jobs,
         time: shared.minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
         findings: shared.findings.clone().unwrap_or_else(finding::default_folder),
+        options: shared.options.clone(),
     };
     let summary = match command {
         Command::Generate { seeds, exnref } => {
@@ -117,9 +130,10 @@ fn main() -> Result<ExitCode> {
         Command::Ttf { seeds } => campaign("ttf").run(seeds, ttf::case)?,
         Command::Bytes { folder, seeds } => {
             let ends = bytes::run(&campaign("bytes"), &folder, seeds)?;
-            let count = |end: &str| ends.get(end).copied().unwrap_or_default();
+            let of =
+                |prefix| ends.iter().filter(|(end, _)| end.starts_with(prefix)).map(|(_, count)| count).sum::<u64>();
             ends.iter().for_each(|(end, count)| println!("{count:6} {end}"));
-            let (all, refused, findings) = (ends.values().sum::<u64>(), count("refused"), count("findings"));
+            let (all, refused, findings) = (ends.values().sum::<u64>(), of("refused"), of("findings"));
             println!("{all} programs, {refused} refused, {findings} findings");
             return Ok(ExitCode::from(u8::from(findings > 0)));
         }
@@ -133,13 +147,19 @@ fn main() -> Result<ExitCode> {
             return Ok(ExitCode::from(u8::from(findings > 0)));
         }
         Command::One { seed, exnref, print } => {
-            let (case, _) = generated_case(seed, limits(exnref));
+            let (mut case, _) = generated_case(seed, limits(exnref));
+            case.options.extend(shared.options);
             if print {
                 println!("{}", wasmprinter::print_bytes(&case.wasm)?);
             }
             println!("{}", case.command());
             let verdict = case.check(&Tool::new(&tool)?)?;
-            println!("{verdict:#?}");
+            match &verdict {
+                Verdict::Same(counts) => println!("{}: {counts:?}", kind(&verdict)),
+                Verdict::Finding(said) | Verdict::Refused(said) | Verdict::Binaryen(said) => {
+                    println!("{}: {said}", kind(&verdict));
+                }
+            }
             return Ok(ExitCode::from(u8::from(matches!(verdict, Verdict::Finding(_)))));
         }
         Command::Minimise { finding, attempts } => {
