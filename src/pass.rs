@@ -312,5 +312,5 @@ fn clean_up<'m>(
     run(&small, &["merge-blocks"])?;
     run(&runtime.resume_names, &["dce", "remove-unused-names"])?;
     run(&small_resumed, &["merge-blocks"])?;
-    run(&runtime.resume_names, &["vacuum", "coalesce-locals", "reorder-locals"])
+    run(&runtime.resume_names, &["vacuum", "reorder-locals"])
 }
