@@ -3,7 +3,7 @@
 //! ```text
 //! lower addresses
 //!   locals           in the order of the plan's frame, those that the site's mask holds, no padding
-//!   site             1 byte; 2 bytes followed by the byte 255 for sites from 255 on
+//!   site             nothing in functions with a single site; 1 byte; 2 bytes followed by the byte 255 for sites from 255 on
 //!   function         2 bytes; 4 in modules with 65,536 or more resumable functions
 //! higher addresses   the position
 //! ```
@@ -13,6 +13,8 @@
 use crate::ir::Type;
 use crate::plan::{FunctionPlan, Site};
 
+/// Stands for the site in frames that hold none.
+pub const NO_SITE: i32 = -1;
 /// Sites below this take one byte.
 pub const WIDE_SITE: u32 = 255;
 /// Locals of one type that a push helper takes at once, at most.
@@ -59,7 +61,11 @@ impl FrameLayout {
 
     /// The size of the function's largest frame, in bytes.
     pub fn largest_frame(self, plan: &FunctionPlan) -> u64 {
-        let site: u32 = if plan.landings.len() as u32 > WIDE_SITE { 3 } else { 1 };
+        let site: u32 = match plan.landings.len() as u32 {
+            0 | 1 => 0,
+            count if count <= WIDE_SITE => 1,
+            _ => 3,
+        };
         let slots: u64 = plan.frame.iter().map(|s| u64::from(slot_size(s.type_))).sum();
         slots + u64::from(site + self.function_bytes)
     }

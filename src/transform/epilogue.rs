@@ -13,7 +13,7 @@
 //!   (i32.const FUNCTION))
 //! ```
 
-use crate::frame::PUSH_GROUP;
+use crate::frame::{NO_SITE, PUSH_GROUP};
 use crate::ir::{Expr, Type};
 use crate::plan::{FunctionPlan, InPlace, Site};
 use crate::transform::FunctionCx;
@@ -73,7 +73,7 @@ pub fn push_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>) -> Expr<'m> {
     }
     let mut site = if single {
         let body = build.block(Some(&epilogue), &code, Some(Type::NONE));
-        build.block(None, &[body, build.i32(0)], Some(Type::I32))
+        build.block(None, &[body, build.i32(NO_SITE as u32)], Some(Type::I32))
     } else {
         build.block(Some(&epilogue), &code, Some(Type::I32))
     };

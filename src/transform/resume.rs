@@ -52,13 +52,15 @@ pub fn write<'m>(
     let again = rewriter.cx.new_label("again");
     let cx = &rewriter.cx;
     let build = cx.build;
-    let mut header = build.call(&runtime.pop_header_helper(), &[], Type::I32);
-    if !plan.sometimes().is_empty() {
-        header = cx.select_mask(header);
-    }
     let mut code = vec![match site {
-        Some(site) => build.local_set(site, header),
-        None => build.drop(header),
+        Some(site) => {
+            let mut header = build.call(&runtime.pop_header_helper(), &[], Type::I32);
+            if !plan.sometimes().is_empty() {
+                header = cx.select_mask(header);
+            }
+            build.local_set(site, header)
+        }
+        None => build.call(&runtime.pop_function_helper(), &[], Type::NONE),
     }];
     code.extend(pop_frame(cx));
     let pushed = push_frame(cx, body);

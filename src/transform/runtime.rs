@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use crate::abi::{self, BufferLayout};
 use crate::error::Error;
-use crate::frame::{FrameLayout, WIDE_SITE, mask_table};
+use crate::frame::{FrameLayout, NO_SITE, WIDE_SITE, mask_table};
 use crate::ir::{Builder, Expr, GlobalRow, Module, Type};
 use crate::plan::{FunctionNumber, FunctionPlan};
 use crate::transform::epilogue::push_groups;
@@ -110,8 +110,14 @@ impl Runtime {
         self.name("masks")
     }
 
+    /// Pops function number and site; gives the site.
     pub fn pop_header_helper(&self) -> String {
         self.name("pop_header")
+    }
+
+    /// Pops the function number of a frame without a site.
+    pub fn pop_function_helper(&self) -> String {
+        self.name("pop_function")
     }
 
     pub fn finish_helper(&self, results: Type) -> String {
@@ -444,15 +450,18 @@ impl<'a> Text<'a> {
         let function_step = self.move_position(i64::from(bytes));
         self.line(&format!(
             "(func {push} (param $site i32) (param $function i32)
+  (if (i32.ne (local.get $site) (i32.const {NO_SITE})) (then
   (if (i32.ge_u (local.get $site) (i32.const {WIDE_SITE})) (then
     (i32.store16 {memory} align=1 {position} (local.get $site))
     {wide_step}
     (local.set $site (i32.const {WIDE_SITE}))))
   (i32.store8 {memory} {position} (local.get $site))
-  {step}
+  {step}))
   ({store} {memory} align=1 {position} (local.get $function))
   {function_step})"
         ));
+        let (back, pop_function) = (self.move_position(-i64::from(bytes)), self.id("pop_function"));
+        self.line(&format!("(func {pop_function} {back})"));
         let back = self.move_position(-1 - i64::from(bytes));
         let wide_back = self.move_position(-2);
         self.line(&format!(
