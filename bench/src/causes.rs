@@ -1,0 +1,293 @@
+//! What the bytes that the pass adds are for, by counting the constructs that it writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wasmparser::{FunctionBody, KnownCustom, Name, Operator, Parser, Payload, TypeRef};
+use wasmtime::Result;
+
+use crate::columns::{Column, Variant};
+use crate::modules::{Module, SQLITE};
+use crate::results::Results;
+use crate::wasm;
+
+/// Bytes by cause.
+type Causes = BTreeMap<String, f64>;
+
+/// The names of a module that matter here.
+struct Names {
+    functions: BTreeMap<u32, String>,
+    /// The global that holds the state.
+    state: Option<u32>,
+    imported: u32,
+}
+
+/// Analyses the separate column of the largest module.
+pub fn measure(module: &Module, variants: &[Variant], results: &mut Results) -> Result<()> {
+    if module.name != SQLITE {
+        return Ok(());
+    }
+    let find = |column| variants.iter().find(|variant| variant.column == column).expect("all columns are built");
+    let (plain, separate) = (find(Column::Plain), find(Column::Separate));
+    let plain = std::fs::read(&plain.named)?;
+    let (_, resume) = separate.resume.as_ref().expect("it has two files");
+    let parts = results.causes.entry(module.name.to_owned()).or_default();
+    parts.insert("first".to_owned(), first(&plain, &std::fs::read(&separate.named)?)?);
+    parts.insert("resume".to_owned(), second(&std::fs::read(resume)?)?);
+    Ok(())
+}
+
+/// What the first module has more than the uninstrumented one.
+fn first(plain: &[u8], instrumented: &[u8]) -> Result<Causes> {
+    let names = names(instrumented)?;
+    let before: BTreeMap<String, usize> = wasm::functions(plain)?.into_iter().map(|f| (f.name, f.size)).collect();
+    let mut causes = Causes::new();
+    let mut add = |cause: &str, bytes: f64| *causes.entry(cause.to_owned()).or_default() += bytes;
+    let mut bodies = 0.0;
+    for (name, size, body) in bodies_of(instrumented, &names)? {
+        bodies += size as f64;
+        match before.get(&name) {
+            Some(&old) => {
+                let constructs = constructs(&body, &names)?;
+                let mut rest = size as f64 - old as f64;
+                for (construct, bytes) in constructs {
+                    rest -= bytes;
+                    add(construct, bytes);
+                }
+                add("other changes in functions: blocks for the epilogue, kept operands", rest);
+            }
+            None if name.starts_with("fork.root.") => add("root wrappers", size as f64),
+            None => add("helpers", size as f64),
+        }
+    }
+    add("code section, its header", -bodies);
+    for (section, bytes) in sections_more(plain, instrumented) {
+        match section.as_str() {
+            "code" => {
+                let old: usize = before.values().sum();
+                add("code section, its header", bytes + old as f64);
+            }
+            "name" => {}
+            section => add(&format!("section: {section}"), bytes),
+        }
+    }
+    Ok(causes)
+}
+
+/// What the resume module consists of.
+fn second(resume: &[u8]) -> Result<Causes> {
+    let names = names(resume)?;
+    let mut causes = Causes::new();
+    let mut add = |cause: &str, bytes: f64| *causes.entry(cause.to_owned()).or_default() += bytes;
+    for (name, size, body) in bodies_of(resume, &names)? {
+        if !name.ends_with(".resume") {
+            add("helpers", size as f64);
+            continue;
+        }
+        let mut rest = size as f64;
+        for (construct, bytes) in constructs(&body, &names)? {
+            rest -= bytes;
+            add(construct, bytes);
+        }
+        add("the program's own code again, and blocks around it", rest);
+    }
+    for (section, bytes) in sections_more(&resume[..8], resume) {
+        if section != "code" && section != "name" {
+            add(&format!("section: {section}"), bytes);
+        }
+    }
+    Ok(causes)
+}
+
+/// Sizes of sections, less those of another module.
+fn sections_more(before: &[u8], after: &[u8]) -> BTreeMap<String, f64> {
+    let mut more: BTreeMap<String, f64> = BTreeMap::new();
+    for (name, size) in wasm::sections(after) {
+        *more.entry(name).or_default() += size as f64;
+    }
+    for (name, size) in wasm::sections(before) {
+        *more.entry(name).or_default() -= size as f64;
+    }
+    more
+}
+
+fn names(bytes: &[u8]) -> Result<Names> {
+    let (functions, imported) = wasm::function_names(bytes)?;
+    let mut state = None;
+    for payload in Parser::new(0).parse_all(bytes) {
+        let Payload::CustomSection(section) = payload? else { continue };
+        let KnownCustom::Name(section) = section.as_known() else { continue };
+        for subsection in section {
+            let Name::Global(map) = subsection? else { continue };
+            for naming in map {
+                let naming = naming?;
+                if naming.name == "fork.state" {
+                    state = Some(naming.index);
+                }
+            }
+        }
+    }
+    Ok(Names { functions, state: state.or(state_by_export(bytes)?), imported })
+}
+
+/// Names of globals may be missing: the state is what the function behind `wpk_fork_state` reads.
+fn state_by_export(bytes: &[u8]) -> Result<Option<u32>> {
+    let (mut index, mut wanted) = (0, None);
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload? {
+            Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    index += u32::from(matches!(import?.ty, TypeRef::Func(_)));
+                }
+            }
+            Payload::ExportSection(section) => {
+                for export in section {
+                    let export = export?;
+                    if export.name == "wpk_fork_state" {
+                        wanted = Some(export.index);
+                    }
+                }
+            }
+            Payload::CodeSectionEntry(body) => {
+                if wanted == Some(index)
+                    && let Operator::GlobalGet { global_index } = body.get_operators_reader()?.read()?
+                {
+                    return Ok(Some(global_index));
+                }
+                index += 1;
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+fn bodies_of<'a>(bytes: &'a [u8], names: &Names) -> Result<Vec<(String, usize, FunctionBody<'a>)>> {
+    let mut bodies = Vec::new();
+    let mut index = names.imported;
+    for payload in Parser::new(0).parse_all(bytes) {
+        let Payload::CodeSectionEntry(body) = payload? else { continue };
+        let length = body.range().len();
+        let name = names.functions.get(&index).cloned().unwrap_or_else(|| index.to_string());
+        bodies.push((name, length + wasm::leb_size(length), body));
+        index += 1;
+    }
+    Ok(bodies)
+}
+
+const TESTS: &str = "tests of the state after landings";
+const CHOICES: &str = "choices between a callee and its resume function, chunks skipped";
+const DISPATCH: &str = "dispatch to the site";
+const EPILOGUES: &str = "epilogues: locals pushed";
+const POPS: &str = "locals popped";
+
+/// An operator and where it is.
+struct Op<'a> {
+    operator: Operator<'a>,
+    start: usize,
+    end: usize,
+}
+
+/// Bytes of a function by the construct that they belong to; what belongs to none is not in it.
+fn constructs(body: &FunctionBody<'_>, names: &Names) -> Result<BTreeMap<&'static str, f64>> {
+    let mut ops: Vec<Op<'_>> = Vec::new();
+    for item in body.get_operators_reader()?.into_iter_with_offsets() {
+        let (operator, start) = item?;
+        if let Some(last) = ops.last_mut() {
+            last.end = start;
+        }
+        ops.push(Op { operator, start, end: body.range().end });
+    }
+    let mut taken: BTreeMap<usize, &'static str> = BTreeMap::new();
+    let mut sites = BTreeSet::new();
+    // For every open block, whether it is an `if` on the state.
+    let mut open = Vec::new();
+    for at in 0..ops.len() {
+        match &ops[at].operator {
+            Operator::GlobalGet { global_index } if Some(*global_index) == names.state => {
+                let mut next = at + 1;
+                while matches!(
+                    ops[next].operator,
+                    Operator::I32Eqz | Operator::I32Const { .. } | Operator::I32GeU | Operator::I32And
+                ) {
+                    next += 1;
+                }
+                let cause = match ops[next].operator {
+                    Operator::If { .. } => CHOICES,
+                    Operator::BrIf { .. } if at > 0 && matches!(ops[at - 1].operator, Operator::I32Const { .. }) => {
+                        take(&mut taken, at - 1, TESTS);
+                        TESTS
+                    }
+                    _ => TESTS,
+                };
+                (at..=next).for_each(|at| take(&mut taken, at, cause));
+                if matches!(ops.get(next + 1), Some(Op { operator: Operator::Drop, .. })) {
+                    take(&mut taken, next + 1, cause);
+                }
+            }
+            Operator::Call { function_index } => {
+                let name = names.functions.get(function_index).map_or("", String::as_str);
+                let base = name.strip_prefix("fork.").unwrap_or("");
+                if base.starts_with("pop") {
+                    take(&mut taken, at, POPS);
+                    match ops[at + 1].operator {
+                        Operator::LocalSet { local_index } | Operator::LocalTee { local_index } => {
+                            if base == "pop_header" {
+                                sites.insert(local_index);
+                            }
+                            take(&mut taken, at + 1, POPS);
+                        }
+                        Operator::Drop => take(&mut taken, at + 1, POPS),
+                        _ => {}
+                    }
+                } else if base.starts_with("push") || base.starts_with("finish") || base.starts_with("select_mask") {
+                    take(&mut taken, at, EPILOGUES);
+                    let mut before = at;
+                    while before > 0
+                        && matches!(ops[before - 1].operator, Operator::LocalGet { .. } | Operator::I32Const { .. })
+                    {
+                        before -= 1;
+                        take(&mut taken, before, EPILOGUES);
+                    }
+                } else if name.ends_with(".resume") || base == "next_function" {
+                    take(&mut taken, at, CHOICES);
+                }
+            }
+            Operator::LocalGet { local_index } if sites.contains(local_index) => {
+                let end = (at + 1..ops.len().min(at + 5)).find(|&next| {
+                    matches!(ops[next].operator, Operator::BrIf { .. } | Operator::BrTable { .. } | Operator::If { .. })
+                });
+                if let Some(end) = end {
+                    (at..=end).for_each(|at| take(&mut taken, at, DISPATCH));
+                }
+            }
+            _ => {}
+        }
+        match ops[at].operator {
+            Operator::Block { .. } | Operator::Loop { .. } | Operator::Try { .. } | Operator::TryTable { .. } => {
+                open.push(None);
+            }
+            Operator::If { .. } => open.push(taken.get(&at).copied()),
+            Operator::Else => {
+                if let Some(Some(cause)) = open.last() {
+                    taken.entry(at).or_insert(cause);
+                }
+            }
+            Operator::End => {
+                if let Some(Some(cause)) = open.pop() {
+                    taken.entry(at).or_insert(cause);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut causes = BTreeMap::new();
+    for (at, cause) in taken {
+        *causes.entry(cause).or_insert(0.0) += (ops[at].end - ops[at].start) as f64;
+    }
+    Ok(causes)
+}
+
+/// What belongs to a construct already stays there.
+fn take(taken: &mut BTreeMap<usize, &'static str>, at: usize, cause: &'static str) {
+    taken.entry(at).or_insert(cause);
+}
