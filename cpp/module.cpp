@@ -179,7 +179,8 @@ bool is_sub_type(size_t callee, size_t expected) { return HeapType::isSubType(He
 bool has_name_with_prefix(const Module& module, rust::Str text) {
   auto prefix = as_string(text);
   auto any = [&](auto& items) {
-    return std::any_of(items.begin(), items.end(), [&](auto& item) { return item->name.startsWith(std::string_view(prefix)); });
+    return std::any_of(items.begin(), items.end(),
+                       [&](auto& item) { return item->name.startsWith(std::string_view(prefix)); });
   };
   return any(module.functions) || any(module.globals) || any(module.tables) || any(module.memories) ||
          any(module.elementSegments) || any(module.dataSegments) || any(module.tags);
@@ -341,8 +342,7 @@ uint64_t extend_function_table(Module& module, rust::Str text, rust::Slice<const
     table->max = std::max(uint64_t(table->max), uint64_t(table->initial));
   }
   auto items = make_references(module, functions);
-  auto segment =
-      std::make_unique<ElementSegment>(table->name, make_offset(module, *table, first), table->type, items);
+  auto segment = std::make_unique<ElementSegment>(table->name, make_offset(module, *table, first), table->type, items);
   segment->name = Names::getValidElementSegmentName(module, "fork.resume");
   module.addElementSegment(std::move(segment));
   return first;

@@ -116,7 +116,7 @@ private:
   size_t counter = 0;
 };
 
-template<typename T> std::unique_ptr<T> import_of(const T& item, Name module, Name base) {
+template <typename T> std::unique_ptr<T> import_of(const T& item, Name module, Name base) {
   auto copy = std::make_unique<T>(item);
   copy->module = module;
   copy->base = base;
@@ -166,7 +166,8 @@ bool uses_segments(const Function& func, rust::Slice<const rust::String> except)
   ItemCollector(used).walk(const_cast<Function&>(func).body);
   return std::any_of(used.items.begin(), used.items.end(), [&](auto& item) {
     bool is_segment = item.first == ModuleItemKind::DataSegment || item.first == ModuleItemKind::ElementSegment;
-    return is_segment && std::none_of(except.begin(), except.end(), [&](auto& name) { return to_name(name) == item.second; });
+    return is_segment &&
+           std::none_of(except.begin(), except.end(), [&](auto& name) { return to_name(name) == item.second; });
   });
 }
 

@@ -200,10 +200,8 @@ fn make_plans<'m>(
 /// Numbers the functions that have resume functions, and resolves what landings resume.
 fn number_functions(path: &ForkPath, plans: &mut [FunctionPlan]) {
     let mut numbers: HashMap<String, FunctionNumber> = HashMap::new();
-    let mut next = 0;
-    for plan in plans.iter_mut().filter(|p| p.is_resumable()) {
-        plan.number = FunctionNumber(next);
-        next += 1;
+    for (number, plan) in plans.iter_mut().filter(|p| p.is_resumable()).enumerate() {
+        plan.number = FunctionNumber(number as u32);
         if !plan.elides {
             numbers.insert(plan.function.clone(), plan.number);
         }
@@ -296,12 +294,7 @@ const MAX_LANDINGS_TO_MERGE: usize = 500;
 
 /// Optimises what was touched: the functions only for what the instrumentation left behind, the resume functions for
 /// size.
-fn clean_up<'m>(
-    pass: Pass<'m>,
-    module: Module<'m>,
-    runtime: &Runtime,
-    plans: &[&FunctionPlan],
-) -> Result<(), Error> {
+fn clean_up<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, plans: &[&FunctionPlan]) -> Result<(), Error> {
     let run = |names: &[String], passes: &[&str]| pass.run_on_functions(module, names, passes).map_err(Error::Binaryen);
     let mergeable = |plan: &FunctionPlan| plan.landings.len() <= MAX_LANDINGS_TO_MERGE;
     let pairs = || plans.iter().zip(&runtime.resume_names);

@@ -441,12 +441,9 @@ fn an_entry_that_is_imported_twice_is_one_entry() {
 
 #[test]
 fn an_entry_that_is_not_a_function_is_refused() {
-    for (import, kind) in [
-        ("(global $fork i32)", "global"),
-        ("(memory 1)", "memory"),
-        ("(table 1 funcref)", "table"),
-        ("(tag)", "tag"),
-    ] {
+    for (import, kind) in
+        [("(global $fork i32)", "global"), ("(memory 1)", "memory"), ("(table 1 funcref)", "table"), ("(tag)", "tag")]
+    {
         let wat = format!(r#"(module (import "kernel" "kernel_fork" {import}))"#);
         assert_refused(&wat, &[], &["kernel.kernel_fork", kind]);
     }
@@ -477,13 +474,15 @@ fn a_function_of_the_module_itself_with_the_entry_s_name_is_no_entry() {
 
 #[test]
 fn a_start_function_on_the_path_is_refused_by_name() {
-    let wat = format!("(module {FORK} (memory 1) (start $init) (func $init (call $deep)) (func $deep (drop (call $fork))))");
+    let wat =
+        format!("(module {FORK} (memory 1) (start $init) (func $init (call $deep)) (func $deep (drop (call $fork))))");
     assert_refused(&wat, &[], &["start function init", "fork-instrument-removelist@init"]);
 }
 
 #[test]
 fn the_remedy_for_a_start_function_helps() {
-    let wat = format!("(module {FORK} (memory 1) (start $init) (func $init (call $deep)) (func $deep (drop (call $fork))))");
+    let wat =
+        format!("(module {FORK} (memory 1) (start $init) (func $init (call $deep)) (func $deep (drop (call $fork))))");
     let scratch = Scratch::with("in.wat", wat);
     let arguments = ["in.wat", "--fork-instrument", "--pass-arg=fork-instrument-removelist@init", "-o", "out.wasm"];
     scratch.run(&arguments).succeeded();
@@ -492,7 +491,8 @@ fn the_remedy_for_a_start_function_helps() {
 
 #[test]
 fn a_start_function_off_the_path_is_kept() {
-    let (scratch, run) = run("(start $init) (global $g (mut i32) (i32.const 0)) (func $init (global.set $g (i32.const 1)))
+    let (scratch, run) =
+        run("(start $init) (global $g (mut i32) (i32.const 0)) (func $init (global.set $g (i32.const 1)))
         (func $forks (drop (call $fork)))");
     run.succeeded();
     let module = scratch.read("out.wasm");
@@ -530,7 +530,8 @@ fn several_memories_without_a_choice_are_refused() {
 
 #[test]
 fn an_instrumented_module_is_refused() {
-    let scratch = Scratch::with("in.wat", format!("(module {FORK} (memory 1) (func (export \"run\") (drop (call $fork))))"));
+    let scratch =
+        Scratch::with("in.wat", format!("(module {FORK} (memory 1) (func (export \"run\") (drop (call $fork))))"));
     scratch.run(&["in.wat", "--fork-instrument", "-o", "once.wasm"]).succeeded();
     let message = scratch.run(&["once.wasm", "--fork-instrument", "-o", "twice.wasm"]).refused();
     assert!(message.contains("already instrumented"), "{message}");
@@ -628,8 +629,7 @@ fn names_of_users_that_are_like_injected_ones_are_kept_apart() {
 
 #[test]
 fn labels_and_locals_of_users_that_are_like_injected_ones_are_kept_apart() {
-    let (scratch, run) = run(
-        r#"(func $run (export "run") (param $fork.state i32) (result i32)
+    let (scratch, run) = run(r#"(func $run (export "run") (param $fork.state i32) (result i32)
              (local $fork.buffer i32)
              (block $fork.epilogue
                (loop $fork.again.0
@@ -638,8 +638,7 @@ fn labels_and_locals_of_users_that_are_like_injected_ones_are_kept_apart() {
                    (local.set $fork.buffer (call $fork))
                    (br_if $fork.epilogue (local.get $fork.buffer))
                    (br_if $fork.again.0 (i32.add (call $fork) (local.get $fork.state))))))
-             (i32.add (local.get $fork.buffer) (local.get $fork.state)))"#,
-    );
+             (i32.add (local.get $fork.buffer) (local.get $fork.state)))"#);
     run.succeeded();
     validate(&scratch.read("out.wasm"));
 }

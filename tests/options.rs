@@ -130,7 +130,7 @@ fn malformed_values_are_errors() {
 #[test]
 fn values_missing_after_the_at_sign_are_errors() {
     let session = Session::new();
-    for option in ["entry@", "roots@", "onlylist@", "addlist@", "removelist@", "memory@"] {
+    for option in ["entry@", "roots@", "onlylist@", "addlist@", "removelist@", "memory@", "resume@"] {
         let message = session.refuses(option);
         assert!(message.contains("missing"), "{option}: {message}");
     }
@@ -215,10 +215,9 @@ fn entries_are_several_or_match_by_wildcard() {
 #[test]
 fn the_pass_own_argument_is_short_for_the_entry() {
     let session = Session::new();
-    for arguments in [
-        &["--fork-instrument=env.clone"][..],
-        &["--fork-instrument", "--pass-arg=fork-instrument@env.clone"],
-    ] {
+    for arguments in
+        [&["--fork-instrument=env.clone"][..], &["--fork-instrument", "--pass-arg=fork-instrument@env.clone"]]
+    {
         let run = session.run(arguments).succeeded();
         assert_eq!(run.fork_path(), ["cloner calls clone", "run calls cloner"], "{arguments:?}");
     }

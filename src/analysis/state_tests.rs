@@ -37,11 +37,11 @@ pub fn place_tests(plan: &mut FunctionPlan, tree: &Tree, module: Module<'_>) {
                 let carried = plan.regions[region.0 as usize].carried.iter_mut().find(|c| c.child == child);
                 carried.expect("the operand is carried").test = Some(site);
             }
-            Place::InPlace if carried < MAX_CARRIED => {
+            Place::Here if carried < MAX_CARRIED => {
                 carried += 1;
                 plan.landings[site.0 as usize].test_in_place = Some(InPlace::Carried);
             }
-            Place::InPlace => {
+            Place::Here => {
                 let type_ = plan.landing(site).result;
                 let local = *kept.entry(type_).or_insert_with(|| plan.add_spill(type_));
                 plan.landings[site.0 as usize].test_in_place = Some(InPlace::Kept(local));
@@ -55,7 +55,7 @@ enum Place {
     After(RegionId),
     InTee(RegionId),
     InSpill(RegionId, u32),
-    InPlace,
+    Here,
 }
 
 fn find_place(plan: &FunctionPlan, tree: &Tree, module: Module<'_>, site: Site) -> Place {
@@ -68,7 +68,7 @@ fn find_place(plan: &FunctionPlan, tree: &Tree, module: Module<'_>, site: Site) 
         if node.type_() == Type::NONE {
             return Place::After(region);
         }
-        let fallback = tee.map_or(Place::InPlace, Place::InTee);
+        let fallback = tee.map_or(Place::Here, Place::InTee);
         let Some(parent) = tree.parent(current) else { return fallback };
         let parent_node = tree.node(parent);
         if parent_node.kind().is_control_flow() {

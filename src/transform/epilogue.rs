@@ -55,8 +55,10 @@ pub fn push_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>) -> Expr<'m> {
         Type::NONE => vec![body, build.return_(None)],
         _ => vec![body],
     };
-    let in_place: Vec<Site> =
-        (0..cx.plan.landings.len() as u32).map(Site).filter(|&s| cx.plan.landing(s).test_in_place == Some(InPlace::Carried)).collect();
+    let in_place: Vec<Site> = (0..cx.plan.landings.len() as u32)
+        .map(Site)
+        .filter(|&s| cx.plan.landing(s).test_in_place == Some(InPlace::Carried))
+        .collect();
     let single = cx.plan.landings.len() == 1;
     let epilogue = cx.epilogue_label();
     for (i, &site) in in_place.iter().enumerate() {

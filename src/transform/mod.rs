@@ -98,9 +98,7 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
         let mut expr = expr;
         if let Some(site) = region.landing {
             expr = match self.plan.landing(site).test_in_place {
-                Some(InPlace::Carried) => {
-                    self.build.break_(&self.in_place_label(site), Some(self.state()), Some(expr))
-                }
+                Some(InPlace::Carried) => self.build.break_(&self.in_place_label(site), Some(self.state()), Some(expr)),
                 Some(InPlace::Kept(local)) => self.keep_and_test(local, expr, site),
                 None => expr,
             };

@@ -165,13 +165,7 @@ impl<'m> Rewriter<'_, 'm> {
         }
     }
 
-    fn rewrite_block(
-        &mut self,
-        region: &Region,
-        expr: Expr<'m>,
-        entry: Entry,
-        mut lead_in: Vec<Expr<'m>>,
-    ) -> Expr<'m> {
+    fn rewrite_block(&mut self, region: &Region, expr: Expr<'m>, entry: Entry, mut lead_in: Vec<Expr<'m>>) -> Expr<'m> {
         let build = self.build();
         let children = expr.block_children();
         let first = region.parts[0].0 as usize;
@@ -257,13 +251,7 @@ impl<'m> Rewriter<'_, 'm> {
         }
     }
 
-    fn rewrite_if(
-        &mut self,
-        region: &Region,
-        expr: Expr<'m>,
-        entry: Entry,
-        mut lead_in: Vec<Expr<'m>>,
-    ) -> Expr<'m> {
+    fn rewrite_if(&mut self, region: &Region, expr: Expr<'m>, entry: Entry, mut lead_in: Vec<Expr<'m>>) -> Expr<'m> {
         let build = self.build();
         let plan = self.cx.plan;
         let part = |child: u32| region.parts.iter().find(|&&(c, _)| c == child).map(|&(_, id)| id);
