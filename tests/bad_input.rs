@@ -184,7 +184,9 @@ fn function_names(names: &[(usize, &[u8])]) -> Vec<u8> {
 #[test]
 fn names_of_imports_and_exports_that_are_not_utf_8_are_refused_or_kept() {
     let bodies = [body(&CALL_FORK)];
-    for (import, export) in [(&b"kernel_\xff"[..], &b"run"[..]), (b"kernel_fork", b"\xff\xfe"), (b"\xc0\x80", b"\xed\xa0\x80")] {
+    for (import, export) in
+        [(&b"kernel_\xff"[..], &b"run"[..]), (b"kernel_fork", b"\xff\xfe"), (b"\xc0\x80", b"\xed\xa0\x80")]
+    {
         let scratch = Scratch::with("in.wasm", module_of(import, export, &bodies, &[]));
         let run = instrument(&scratch, "in.wasm");
         if run.status.success() {
@@ -330,7 +332,9 @@ fn assert_untouched(scratch: &Scratch, run: Run) {
 fn an_error_of_the_pass_leaves_old_outputs_untouched() {
     let scratch = with_old_output();
     let files = ["in.wat", "-all", "--fork-instrument", "-o", "out.wasm", "-osm", "out.map"];
-    for argument in ["--pass-arg=fork-instrument-entry@x", "--pass-arg=fork-instrument-memory@none", "--fork-instrument"] {
+    for argument in
+        ["--pass-arg=fork-instrument-entry@x", "--pass-arg=fork-instrument-memory@none", "--fork-instrument"]
+    {
         assert_untouched(&scratch, scratch.run(&[&files[..], &[argument]].concat()));
     }
 }
@@ -416,7 +420,8 @@ fn a_reader_that_goes_away_is_an_error_without_a_crash() {
 fn outputs_in_places_that_cannot_be_written_are_errors_that_name_them() {
     let scratch = Scratch::with("in.wat", MODULE);
     fs::create_dir(scratch.path("folder")).expect("a new folder");
-    for place in ["no/such/folder/out.wasm", "folder", "folder/", "in.wat/out.wasm", "/proc/out.wasm", "/proc/version"] {
+    for place in ["no/such/folder/out.wasm", "folder", "folder/", "in.wat/out.wasm", "/proc/out.wasm", "/proc/version"]
+    {
         let run = scratch.run(&["in.wat", "-all", "--fork-instrument", "-o", place]);
         let message = run.refused();
         assert!(message.contains(place.trim_end_matches('/')), "{message}");
@@ -533,13 +538,18 @@ fn a_command_on_the_output_finds_it() {
 
 // Size.
 
-/// Refused by name, or valid and within what engines take.
+/// Refused by name, or instrumented; valid, then, if engines take the input.
 #[track_caller]
 fn large_input(module: Vec<u8>) {
+    let engines_take_it = wasmparser::Validator::new().validate_all(&module).is_ok();
     let scratch = Scratch::with("in.wasm", module);
     let run = scratch.run(&["in.wasm", "-all", "--fork-instrument", "-o", "out.wasm"]);
     if run.status.success() {
-        validate(&scratch.read("out.wasm"));
+        let output = scratch.read("out.wasm");
+        assert!(binary::exports(&output).iter().any(|e| e == "wpk_fork_state"));
+        if engines_take_it {
+            validate(&output);
+        }
     } else {
         let message = run.refused();
         assert!(message.contains("--fork-instrument") || message.contains("rror"), "{message}");
@@ -571,13 +581,13 @@ fn a_hundred_thousand_functions_are_instrumented() {
 
 #[test]
 fn tens_of_thousands_of_locals_are_no_crash() {
-    // 49,000 locals of type i64, each set before and read after the landing.
-    let mut code = [leb(1), leb(49_000), vec![0x7e]].concat();
-    for i in 0..49_000usize {
+    // 20,000 locals of type i64, each set before and read after the landing.
+    let mut code = [leb(1), leb(20_000), vec![0x7e]].concat();
+    for i in 0..20_000usize {
         code.extend([&[0x42, 1, 0x21], &leb(i)[..]].concat());
     }
     code.extend(CALL_FORK);
-    for i in 0..49_000usize {
+    for i in 0..20_000usize {
         code.extend([&[0x20], &leb(i)[..], &[0x1a]].concat());
     }
     code.push(0x0b);

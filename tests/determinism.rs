@@ -99,7 +99,10 @@ fn generated_module(functions: usize) -> String {
                  (local.get $x)"
             ),
             3 => write!(wat, "(call_indirect {table} (type ${t}) (local.get $p) (i32.const {callee}))"),
-            4 => write!(wat, "(if (result {t}) (local.get $n) (then (call $f{callee} (local.get $p))) (else (local.get $p)))"),
+            4 => write!(
+                wat,
+                "(if (result {t}) (local.get $n) (then (call $f{callee} (local.get $p))) (else (local.get $p)))"
+            ),
             _ => write!(wat, "({t}.mul (local.get $p) ({t}.const {i}))"),
         }
         .unwrap();
