@@ -94,11 +94,8 @@ fn build_library(source: &Path, build: &Path, flags: &[String]) {
         return;
     }
     // CMake sets the standard, -fPIC, -fno-rtti and the DWARF define itself.
-    let own: Vec<&str> = flags
-        .iter()
-        .map(String::as_str)
-        .filter(|f| f.starts_with("-DTHROW") || f.starts_with("-fsanitize"))
-        .collect();
+    let own: Vec<&str> =
+        flags.iter().map(String::as_str).filter(|f| f.starts_with("-DTHROW") || f.starts_with("-fsanitize")).collect();
     let generator = if found("ninja") { "Ninja" } else { "Unix Makefiles" };
     let mut configure = Command::new("cmake");
     configure

@@ -1,4 +1,5 @@
 #include "module.h"
+#include "references.h"
 
 #include "fork-instrument/src/ir/ffi.rs.h"
 #include "ir/find_all.h"
@@ -287,7 +288,8 @@ void add_resume_function(Module& module, const Function& original, rust::Str nam
   auto func = std::make_unique<Function>();
   func->name = as_name(name);
   func->hasExplicitName = true;
-  func->type = Type(HeapType(Signature(Type::none, like.getResults())), NonNullable, Exact);
+  auto results = Type(reference_top(like.getResults().getID()));
+  func->type = Type(HeapType(Signature(Type::none, results)), NonNullable, Exact);
   for (Index i = 0; i < like.getNumLocals(); i++) {
     func->vars.push_back(like.getLocalType(i));
     if (like.hasLocalName(i)) {

@@ -56,7 +56,8 @@ void retarget_export(Module& module, rust::Str export_name, rust::Str function);
 // targets of tail calls.
 void replace_references(Module& module, rust::Str function, rust::Str replacement);
 
-// Adds a defined function with a body of `unreachable`, the results of `like`, no parameters, and all of its locals
+// Adds a defined function with a body of `unreachable`, the results of `like` (references as the tops of their
+// hierarchies), no parameters, and all of its locals
 // (parameters included) as variables, named as there.
 void add_resume_function(Module& module, const Function& like, rust::Str name);
 

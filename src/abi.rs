@@ -20,6 +20,8 @@ pub const RESUME: &str = "wpk_fork_resume";
 pub const RESUME_MODULE: &str = "wpk_fork";
 /// Followed by a digest of the module of resume functions: the name of the table that the two modules meet in.
 pub const RESUME_TABLE: &str = "wpk_fork_table_";
+/// In front of the heap type (`func`, `extern`, `any`) in the names of exported tables that keep references.
+pub const REFS: &str = "wpk_fork_refs_";
 
 /// States of an instrumented module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

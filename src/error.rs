@@ -29,18 +29,24 @@ pub enum Error {
     )]
     StartForks(String),
     #[error(
-        "function {function}: local {local} of type {type_} is live across the call {call} and cannot be saved in \
-         memory: clear it before the call, or keep such references in tables with --pass-arg=fork-instrument-refs@tables"
+        "function {function}: {local} of type {type_} is live across the call {call} and cannot be saved in memory: \
+         clear it before the call, or keep such references in tables with --pass-arg=fork-instrument-refs@tables"
     )]
     ReferenceAcrossLanding { function: String, local: String, type_: String, call: String },
+    #[error(
+        "function {function}: {local} of type {type_} is live across the call {call}, and such references can be saved \
+         neither in memory nor in tables: clear it before the call, or take the function off the fork path with \
+         --pass-arg=fork-instrument-removelist@{function}"
+    )]
+    UnkeepableAcrossLanding { function: String, local: String, type_: String, call: String },
     #[error(
         "function {function} returns {type_}, which has no default value to return while it is unwound: make the result \
          nullable, or take the function off the fork path with --pass-arg=fork-instrument-removelist@{function}"
     )]
     ResultWithoutDefault { function: String, type_: String },
     #[error(
-        "function {function}: a landing in a catch body of legacy exception handling, at the call {call}: translate the \
-         module with --translate-to-exnref first"
+        "function {function}: a landing in a catch body of legacy exception handling, at the call {call}: such a module is \
+         translated to modern exception handling, which needs --enable-multivalue and --enable-reference-types"
     )]
     LandingInLegacyCatch { function: String, call: String },
     #[error(

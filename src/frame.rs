@@ -10,7 +10,7 @@
 //!
 //! Frames are pushed upwards and popped from the top, so what is read first is written last.
 
-use crate::ir::Type;
+use crate::ir::{Hierarchy, Type};
 use crate::plan::{FunctionPlan, Site};
 
 /// Stands for the site in frames that hold none.
@@ -52,11 +52,13 @@ pub fn mask_table(plans: &[&FunctionPlan]) -> Option<Vec<u8>> {
 pub struct FrameLayout {
     /// Bytes of a function number: 2 or 4.
     pub function_bytes: u32,
+    /// Bytes of the largest payload of an exception.
+    pub payload_bytes: u32,
 }
 
 impl FrameLayout {
-    pub fn for_functions(count: usize) -> FrameLayout {
-        FrameLayout { function_bytes: if count < 0x10000 { 2 } else { 4 } }
+    pub fn for_functions(count: usize, payload_bytes: u32) -> FrameLayout {
+        FrameLayout { function_bytes: if count < 0x10000 { 2 } else { 4 }, payload_bytes }
     }
 
     /// The size of the function's largest frame, in bytes.
@@ -66,12 +68,15 @@ impl FrameLayout {
             count if count <= WIDE_SITE => 1,
             _ => 3,
         };
-        let slots: u64 = plan.frame.iter().map(|s| u64::from(slot_size(s.type_))).sum();
+        let payload = |t: Type| if t.hierarchy() == Hierarchy::Exception { self.payload_bytes } else { 0 };
+        let payloads = |t: Type| t.components().into_iter().map(payload).sum::<u32>();
+        let slots: u64 = plan.frame.iter().map(|s| u64::from(slot_size(s.type_) + payloads(s.type_))).sum();
         slots + u64::from(site + self.function_bytes)
     }
 }
 
-/// Bytes of a local in a frame.
+/// Bytes of a local in a frame. A reference is a number of four bytes: an i31, an index in a table, or a tag, below
+/// which is the payload.
 pub fn slot_size(type_: Type) -> u32 {
-    type_.components().into_iter().map(Type::size).sum()
+    type_.components().into_iter().map(|t| if t.is_numeric() { t.size() } else { 4 }).sum()
 }

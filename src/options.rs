@@ -70,6 +70,12 @@ pub const OPTIONS: &[OptionInfo] = &[
         help: "writes the resume functions to a module of their own, which hosts need only when the program forks",
     },
     OptionInfo {
+        name: "refs",
+        value: "refuse|tables",
+        help: "references that are live across a fork and cannot be made again: refuse the module (the default), or keep \
+               them in the exported tables wpk_fork_refs_func, _extern and _any, which the host carries over to the child",
+    },
+    OptionInfo {
         name: "verbose",
         value: "",
         help: "one line a function on standard error: why it is on the fork path",
@@ -86,6 +92,16 @@ pub enum Replay {
     /// Whatever has no effects, cannot trap, and reads only what cannot have changed.
     #[default]
     Effects,
+}
+
+/// What happens to references that are live across a landing and cannot be made again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Refs {
+    /// The module is refused.
+    #[default]
+    Refuse,
+    /// They are kept in exported tables.
+    Tables,
 }
 
 /// A name, or a prefix followed by `*`.
@@ -120,6 +136,7 @@ pub struct Options {
     pub replay: Replay,
     /// The file for the resume functions, if they get a module of their own.
     pub resume: Option<String>,
+    pub refs: Refs,
     pub verbose: bool,
 }
 
@@ -136,6 +153,7 @@ impl Default for Options {
             memory: None,
             replay: Replay::default(),
             resume: None,
+            refs: Refs::default(),
             verbose: false,
         }
     }
@@ -176,6 +194,13 @@ impl Options {
                 }
             }
             "resume" => self.resume = Some(non_empty(name, value)?),
+            "refs" => {
+                self.refs = match value {
+                    "refuse" => Refs::Refuse,
+                    "tables" => Refs::Tables,
+                    _ => return Err(bad(name, value, "the value is refuse or tables")),
+                }
+            }
             "verbose" => self.verbose = switch(name, value)?,
             _ => {
                 let known: Vec<String> = OPTIONS.iter().map(usage).collect();
@@ -312,6 +337,7 @@ mod tests {
         for option in OPTIONS {
             let value = match option.name {
                 "replay" => "scalar",
+                "refs" => "tables",
                 "entry" => "a.b",
                 _ if option.value.is_empty() => "1",
                 _ => "x",

@@ -1,18 +1,21 @@
 //! The pass, stage by stage.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 
 use crate::abi;
 use crate::analysis;
 use crate::analysis::fork_path::{ForkPath, kind};
 use crate::analysis::frames::FrameKind;
+use crate::analysis::legacy::find_landing_in_catch;
+use crate::analysis::references::{ReferenceRules, Refusal};
 use crate::error::Error;
-use crate::ir::{self, GlobalRow, Module, Pass, Type};
-use crate::options::{self, Options};
+use crate::ir::{self, GlobalRow, Hierarchy, Module, Pass, TableRow, Type};
+use crate::options::{self, Options, Refs};
 use crate::output;
 use crate::plan::{Callee, FunctionNumber, FunctionPlan};
 use crate::separate;
+use crate::transform::references::ReferenceNeeds;
 use crate::transform::roots::{self, Roots};
 use crate::transform::runtime::{self, FrameMemory, ResumeTable, Runtime, RuntimeNeeds};
 use crate::transform::{resume, unwind};
@@ -40,11 +43,12 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
         path.explain().iter().for_each(|line| eprintln!("{line}"));
     }
     check_start(module, &path)?;
+    modernize_exceptions(pass, module, &path)?;
     if options.resume.is_some() && !module.facts().mutable_globals {
         return Err(Error::NoMutableGlobals);
     }
     let memory = choose_memory(module, &options)?;
-    let globals = globals_to_save(module)?;
+    let globals = globals_to_save(module, &options)?;
 
     let names: Vec<String> = path.defined().iter().map(|&f| path.function(f).name.clone()).collect();
     pass.run_on_functions(module, &names, &["dce"]).map_err(Error::Binaryen)?;
@@ -56,8 +60,12 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     let mut runtime = Runtime::new(module, memory);
     runtime.separate = options.resume.is_some();
     add_resume_functions(module, &mut runtime, &resumable);
-    let needs = RuntimeNeeds::of(&resumable, globals, &runtime.resume_names, &root_results(module, &roots));
+    runtime::add_default_results(module, &mut runtime, &resumable)?;
+    let references = ReferenceNeeds::of(module, &path, &resumable, &globals);
+    let results = root_results(module, &roots);
+    let needs = RuntimeNeeds::of(&resumable, globals, references, &runtime.resume_names, &results);
     runtime::add(module, &mut runtime, &needs)?;
+    runtime::add_reference_finishers(module, &runtime);
     fill_table(module, &runtime);
     rewrite(pass, module, &runtime, &resumable)?;
     roots::add(module, &runtime, &roots);
@@ -149,6 +157,21 @@ fn check_start(module: Module<'_>, path: &ForkPath) -> Result<(), Error> {
     if !start.is_empty() && path.is_on_path(&start) { Err(Error::StartForks(start)) } else { Ok(()) }
 }
 
+/// Translates legacy exception handling if a catch body has a landing.
+fn modernize_exceptions<'m>(pass: Pass<'m>, module: Module<'m>, path: &ForkPath) -> Result<(), Error> {
+    let Some(landing) = find_landing_in_catch(module, path) else { return Ok(()) };
+    let (function, call) = (landing.function, landing.call);
+    let facts = module.facts();
+    if !facts.multivalue || !facts.reference_types {
+        return Err(Error::LandingInLegacyCatch { function, call });
+    }
+    warn(&format!(
+        "function {function} forks in a catch body, at the call {call}: the module is translated to modern exception \
+         handling (try_table), and engines that run it must support that"
+    ));
+    pass.run_on_module(module, "translate-to-exnref").map_err(Error::Binaryen)
+}
+
 fn choose_memory(module: Module<'_>, options: &Options) -> Result<FrameMemory, Error> {
     let memories = module.memories();
     let chosen = match (&options.memory, memories.as_slice()) {
@@ -163,18 +186,39 @@ fn choose_memory(module: Module<'_>, options: &Options) -> Result<FrameMemory, E
     Ok(FrameMemory { name: chosen.name.clone(), is64: chosen.is64, shared: chosen.shared })
 }
 
-fn globals_to_save(module: Module<'_>) -> Result<Vec<GlobalRow>, Error> {
+/// The module's own mutable globals, less references that keep their first value.
+fn globals_to_save(module: Module<'_>, options: &Options) -> Result<Vec<GlobalRow>, Error> {
     let mut globals: Vec<GlobalRow> = module.globals();
+    let constant = constant_globals(module);
     globals.retain(|g| g.mutable_ && !g.imported);
-    let written: Vec<String> =
-        module.calls().into_iter().filter(|c| c.kind == kind::GLOBAL_WRITE).map(|c| c.target).collect();
-    match globals.iter().find(|g| !Type::from_id(g.type_id).is_numeric() && written.contains(&g.name)) {
+    globals.retain(|g| Type::from_id(g.type_id).is_numeric() || !constant.contains(&g.name));
+    let is_kept = |g: &GlobalRow| match Type::from_id(g.type_id).hierarchy() {
+        Hierarchy::None | Hierarchy::I31 => true,
+        Hierarchy::Function | Hierarchy::Extern | Hierarchy::Any => options.refs == Refs::Tables,
+        Hierarchy::Exception | Hierarchy::Other => false,
+    };
+    match globals.iter().find(|g| !is_kept(g)) {
         Some(global) => Err(Error::ReferenceGlobal(global.name.clone())),
-        None => {
-            globals.retain(|g| Type::from_id(g.type_id).is_numeric());
-            Ok(globals)
-        }
+        None => Ok(globals),
     }
+}
+
+/// Globals that keep the value that they start with.
+fn constant_globals(module: Module<'_>) -> Vec<String> {
+    let mut changing: HashSet<String> =
+        module.calls().into_iter().filter(|c| c.kind == kind::GLOBAL_WRITE).map(|c| c.target).collect();
+    changing.extend(module.exports().into_iter().filter(|e| e.kind == 3).map(|e| e.item));
+    let is_constant = |g: &GlobalRow| !g.mutable_ || !g.imported && !changing.contains(&g.name);
+    module.globals().into_iter().filter(is_constant).map(|g| g.name).collect()
+}
+
+fn reference_rules(module: Module<'_>, options: &Options) -> ReferenceRules {
+    let mut written: HashSet<String> =
+        module.calls().into_iter().filter(|c| c.kind == kind::TABLE_WRITE).map(|c| c.target).collect();
+    written.extend(module.exports().into_iter().filter(|e| e.kind == 1).map(|e| e.item));
+    let is_constant = |t: &TableRow| !t.imported && !written.contains(&t.name);
+    let tables = module.tables().into_iter().filter(is_constant).map(|t| t.name).collect();
+    ReferenceRules { tables, globals: constant_globals(module), refs: options.refs }
 }
 
 fn make_plans<'m>(
@@ -185,15 +229,17 @@ fn make_plans<'m>(
     options: &Options,
 ) -> Result<Vec<FunctionPlan>, Error> {
     let kind = if module.facts().bulk_memory { FrameKind::BySite } else { FrameKind::ByFunction };
-    let plans: Vec<Mutex<Option<Result<FunctionPlan, Error>>>> = names.iter().map(|_| Mutex::new(None)).collect();
+    let rules = reference_rules(module, options);
+    let plans: Vec<Mutex<Option<Result<FunctionPlan, Refusal<'m>>>>> = names.iter().map(|_| Mutex::new(None)).collect();
     pass.for_each_function(module, names, &|i, _| {
-        let plan = analysis::plan_function(module, path, module.function(&names[i]), options.replay, kind);
+        let plan = analysis::plan_function(module, path, module.function(&names[i]), options.replay, kind, &rules);
         *plans[i].lock().expect("no thread panicked") = Some(plan);
     })
     .map_err(Error::Binaryen)?;
     plans
         .into_iter()
         .map(|slot| slot.into_inner().expect("no thread panicked").expect("every function was planned"))
+        .map(|plan| plan.map_err(|refusal| refusal.into_error(module)))
         .collect()
 }
 
@@ -222,6 +268,13 @@ fn find_roots(module: Module<'_>, path: &ForkPath, options: &Options) -> Roots {
     }
     let in_tables = path.in_tables();
     let mut resume_exports: Vec<Type> = in_tables.iter().map(|&f| Type::from_id(path.function(f).results)).collect();
+    // Exceptions do not go through hosts.
+    let is_plain = |r: &Type| {
+        let is_plain = |t: &Type| !matches!(t.hierarchy(), Hierarchy::Exception | Hierarchy::Other);
+        r.components().iter().all(is_plain)
+    };
+    resume_exports.retain(is_plain);
+    resume_exports.iter_mut().for_each(|r| *r = r.top());
     resume_exports.sort_unstable();
     resume_exports.dedup();
     let named = |name: &str| match &options.roots {

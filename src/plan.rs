@@ -151,6 +151,28 @@ pub struct Slot {
     pub type_: Type,
 }
 
+/// A number that a reference is made of, kept where the reference is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capture {
+    /// Row of the number's expression in the post-order listing of the original body.
+    pub row: u32,
+    /// The new local that keeps it.
+    pub local: LocalIndex,
+}
+
+/// A reference that is made again when a landing is resumed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rebuild {
+    pub local: LocalIndex,
+    /// Row, in the post-order listing of the original body, of the expression that made it; `None` for the null of a
+    /// variable that was not set.
+    pub row: Option<u32>,
+    /// The local that holds the number in the expression, if there is one that must be kept.
+    pub capture: Option<LocalIndex>,
+    /// The landings before which this is what the local holds.
+    pub sites: Vec<Site>,
+}
+
 /// Everything that was decided about one function of the fork path.
 #[derive(Clone, Debug)]
 pub struct FunctionPlan {
@@ -160,7 +182,8 @@ pub struct FunctionPlan {
     pub regions: Vec<Region>,
     pub root: Option<RegionId>,
     pub landings: Vec<Landing>,
-    /// Types of the locals to add, for operands that are spilled; the first has the index `locals.len()`.
+    /// Types of the locals to add, for operands that are spilled and numbers that are captured; the first has the index
+    /// `locals.len()`.
     pub spills: Vec<Type>,
     /// Types of the locals before the transform.
     pub locals: Vec<Type>,
@@ -168,6 +191,8 @@ pub struct FunctionPlan {
     /// others a frame holds depends on its site ([`mask`](Self::mask)).
     pub frame: Vec<Slot>,
     pub always: usize,
+    pub captures: Vec<Capture>,
+    pub rebuilds: Vec<Rebuild>,
     /// Whether it can return with another function's frame on top instead of its own: it ends in a call that can be
     /// suspended.
     pub elides: bool,
@@ -177,6 +202,10 @@ pub struct FunctionPlan {
 impl FunctionPlan {
     pub fn region(&self, id: RegionId) -> &Region {
         &self.regions[id.0 as usize]
+    }
+
+    pub fn region_ids(&self) -> impl Iterator<Item = RegionId> + use<> {
+        (0..self.regions.len() as u32).map(RegionId)
     }
 
     pub fn landing(&self, site: Site) -> &Landing {

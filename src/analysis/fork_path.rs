@@ -312,6 +312,11 @@ impl ForkPath {
         self.referenced_inside.iter().copied().filter(is_defined).collect()
     }
 
+    /// Functions that the module itself refers to, in order of the module.
+    pub fn referenced_functions(&self) -> Vec<String> {
+        self.referenced_inside.iter().map(|&f| self.functions[f as usize].name.clone()).collect()
+    }
+
     /// Whether a table is imported or exported, so that hosts can enter functions through it.
     pub fn has_open_table(&self) -> bool {
         self.has_open_table

@@ -34,7 +34,7 @@ pub fn lay_out(plan: &mut FunctionPlan, kind: FrameKind) {
     let landings = plan.landings.len();
     // A bit of the mask stands for one value, so a tuple is always there.
     let is_always = |&(local, count): &(LocalIndex, usize)| {
-        kind == FrameKind::ByFunction || count == landings || !plan.local_type(local).is_numeric()
+        kind == FrameKind::ByFunction || count == landings || plan.local_type(local).components().len() > 1
     };
     let (mut always, mut sometimes): (Vec<_>, Vec<_>) = uses.into_iter().partition(is_always);
     // The mask has room for those that are worth most: rarely needed, and large.
@@ -47,7 +47,7 @@ pub fn lay_out(plan: &mut FunctionPlan, kind: FrameKind) {
     let slots = |uses: Vec<(LocalIndex, usize)>| {
         let mut slots: Vec<Slot> =
             uses.into_iter().map(|(local, _)| Slot { local, type_: plan.local_type(local) }).collect();
-        slots.sort_by_key(|slot| (slot.type_, slot.local));
+        slots.sort_by_key(|slot| (slot.type_.components()[0].in_frame(), slot.local));
         slots
     };
     let (always, sometimes) = (slots(always), slots(sometimes));

@@ -2,12 +2,14 @@
 
 pub mod fork_path;
 pub mod frames;
+pub mod legacy;
+pub mod references;
 pub mod regions;
 pub mod rematerialize;
 pub mod state_tests;
 
 use crate::analysis::fork_path::ForkPath;
-use crate::error::Error;
+use crate::analysis::references::Refusal;
 use crate::ir::{Function, Module};
 use crate::options::Replay;
 use crate::plan::FunctionPlan;
@@ -19,11 +21,13 @@ pub fn plan_function<'m>(
     function: Function<'m>,
     replay: Replay,
     kind: frames::FrameKind,
-) -> Result<FunctionPlan, Error> {
+    rules: &references::ReferenceRules,
+) -> Result<FunctionPlan, Refusal<'m>> {
     let liveness = function.liveness(module);
     let tree = regions::Tree::build(module, path, function, &liveness);
     let mut plan = tree.plan(function, &liveness);
     rematerialize::carry_operands(&mut plan, &tree, module, replay);
+    references::settle(&mut plan, &tree, module, function, rules)?;
     state_tests::place_tests(&mut plan, &tree, module);
     frames::lay_out(&mut plan, kind);
     Ok(plan)

@@ -156,6 +156,8 @@ impl Tree {
             locals: function.local_types(),
             frame: Vec::new(),
             always: 0,
+            captures: Vec::new(),
+            rebuilds: Vec::new(),
             elides: self.elides,
             results: function.results(),
         }
@@ -183,6 +185,11 @@ impl Tree {
             test_after: None,
             test_in_tee: None,
         }
+    }
+
+    /// The row of each expression, by address.
+    pub fn rows(&self) -> HashMap<usize, Row> {
+        self.nodes.iter().enumerate().map(|(row, node)| (node.expression, Row(row as u32))).collect()
     }
 
     pub fn node(&self, row: Row) -> &Node {

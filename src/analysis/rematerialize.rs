@@ -65,7 +65,10 @@ impl Decider<'_, '_> {
         }
         self.pending.truncate(outer);
         for carried in &self.plan.region(id).carried {
-            if let Carry::Spill(local, _) = carried.carry {
+            // A local for references belongs to one operand, so that it can be made again.
+            if let Carry::Spill(local, _) = carried.carry
+                && self.plan.local_type(local).is_numeric()
+            {
                 self.free.push(local);
             }
         }
@@ -196,18 +199,24 @@ impl Decider<'_, '_> {
     }
 
     /// Recomputing is worth it if it keeps at most one local more in the frame than is there anyway, and one that is
-    /// no larger than the value.
+    /// no larger than the value. A number is easier to keep than a reference.
     fn is_worth_recomputing(&self, effects: &Effects, type_: Type, later: std::ops::Range<u32>) -> bool {
         later.clone().all(|site| {
             let live = &self.plan.landings[site as usize].live;
             let extra: Vec<_> =
                 effects.reads.iter().filter(|l| live.binary_search(l).is_err() && !self.pending.contains(l)).collect();
+            if type_.has_reference() {
+                return extra.iter().all(|&&l| self.plan.local_type(l).is_numeric() || extra.len() == 1);
+            }
             let bytes: u32 = extra.iter().map(|&&l| self.plan.local_type(l).size()).sum();
-            extra.len() <= 1 && bytes <= type_.size().max(1)
+            extra.iter().all(|&&l| self.plan.local_type(l).is_numeric())
+                && extra.len() <= 1
+                && bytes <= type_.size().max(1)
         })
     }
 
     fn spill_local(&mut self, type_: Type) -> LocalIndex {
+        let type_ = type_.for_local();
         if let Some(position) = self.free.iter().position(|&l| self.plan.local_type(l) == type_) {
             return self.free.swap_remove(position);
         }

@@ -104,6 +104,11 @@ impl<'m> Builder<'m> {
         Expr::from_raw(unsafe { c::BinaryenGlobalGet(self.raw(), name.as_ptr(), type_.0) })
     }
 
+    pub fn global_set(self, global: &str, value: Expr<'m>) -> Expr<'m> {
+        let name = c_name(global);
+        Expr::from_raw(unsafe { c::BinaryenGlobalSet(self.raw(), name.as_ptr(), value.raw()) })
+    }
+
     /// A block. Its type is computed from its contents when `type_` is `None`; a block that is branched to with a value
     /// needs one given.
     pub fn block(self, label: Option<&str>, children: &[Expr<'m>], type_: Option<Type>) -> Expr<'m> {

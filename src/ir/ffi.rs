@@ -89,6 +89,13 @@ pub mod bridge {
         initial: u64,
     }
 
+    struct TagRow {
+        name: String,
+        params: usize,
+        /// It has results: a tag for suspensions, not for exceptions.
+        suspends: bool,
+    }
+
     /// An import that is no function.
     struct ImportRow {
         /// module.base
@@ -131,6 +138,7 @@ pub mod bridge {
         include!("cpp/tree.h");
         include!("cpp/analyses.h");
         include!("cpp/module.h");
+        include!("cpp/references.h");
         include!("cpp/registration.h");
         include!("cpp/split.h");
         include!("cpp/tool.h");
@@ -225,6 +233,35 @@ pub mod bridge {
         ) -> Result<UniquePtr<SecondModule>>;
         fn rename_table_export(second: Pin<&mut SecondModule>, from: &str, to: &str);
         fn write_second(pass: Pin<&mut Pass>, second: Pin<&mut SecondModule>, text: bool) -> Result<Vec<u8>>;
+        type ReachingSets;
+        fn reference_top(type_id: usize) -> usize;
+        fn reference_class(type_id: usize) -> u32;
+        fn local_type(type_id: usize) -> usize;
+        fn nullable_type(type_id: usize) -> usize;
+        fn basic_reference(reference_class: u32) -> usize;
+        fn reaching_sets(module: Pin<&mut Module>, func: Pin<&mut Function>) -> UniquePtr<ReachingSets>;
+        fn at(self: &ReachingSets, expression: usize, local: u32) -> Result<Vec<usize>>;
+        fn is_replayable(
+            module: Pin<&mut Module>,
+            expression: usize,
+            tables: &[String],
+            globals: &[String],
+            captures: &mut Vec<usize>,
+        ) -> bool;
+        fn is_same_replay(left: usize, right: usize) -> bool;
+        fn make_replay(module: Pin<&mut Module>, expression: usize, locals: &[u32]) -> usize;
+        fn make_nullable(module: Pin<&mut Module>, func: Pin<&mut Function>, locals: &[u32]);
+        fn cast_reference(module: Pin<&mut Module>, func: Pin<&mut Function>, value: usize, type_id: usize) -> usize;
+        fn list_tags(module: &Module) -> Vec<TagRow>;
+        fn add_reference_table(
+            module: Pin<&mut Module>,
+            name: &str,
+            export_name: &str,
+            type_id: usize,
+            size: u32,
+            functions: &[String],
+        );
+        fn make_default(module: Pin<&mut Module>, type_id: usize) -> usize;
 
         fn register_pass(name: &str, description: &str);
         fn run_wasm_opt(arguments: Vec<String>) -> Result<i32>;

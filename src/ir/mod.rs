@@ -9,6 +9,7 @@ mod build;
 pub mod ffi;
 mod function;
 mod module;
+mod references;
 mod split;
 mod task;
 
@@ -18,10 +19,11 @@ use std::ptr::NonNull;
 
 pub use build::{Builder, Literal};
 pub use ffi::bridge::{
-    CallSite, Effects, ExportRow, FunctionRow, GlobalRow, MemoryRow, ModuleFacts, Node, Reference, TableRow,
+    CallSite, Effects, ExportRow, FunctionRow, GlobalRow, MemoryRow, ModuleFacts, Node, Reference, TableRow, TagRow,
 };
 pub use function::{Function, Liveness};
 pub use module::{Module, Pass};
+pub use references::{Hierarchy, ReachingSets, is_same_replay};
 pub use split::{SecondModule, Split};
 pub use task::{PassBody, at_successful_exit, register_pass};
 
@@ -81,7 +83,7 @@ impl Type {
         }
     }
 
-    /// The name in the text format of a numeric type.
+    /// The name in the text format of a numeric type, or of a reference type that frames know of.
     pub fn keyword(self) -> Option<&'static str> {
         Some(match self {
             Type::I32 => "i32",
@@ -89,7 +91,7 @@ impl Type {
             Type::F32 => "f32",
             Type::F64 => "f64",
             Type::V128 => "v128",
-            _ => return None,
+            _ => return Type::FRAME_REFERENCES.iter().find(|(h, _)| h.top() == self).map(|(_, keyword)| *keyword),
         })
     }
 }

@@ -17,6 +17,7 @@ use crate::frame::{NO_SITE, PUSH_GROUP};
 use crate::ir::{Expr, Type};
 use crate::plan::{FunctionPlan, InPlace, Site};
 use crate::transform::FunctionCx;
+use crate::transform::references::held_value;
 
 /// One call of a push helper: values of one type, as locals or components of locals that are tuples.
 pub struct PushGroup {
@@ -35,6 +36,7 @@ pub fn push_groups(plan: &FunctionPlan) -> Vec<PushGroup> {
         let components = slot.type_.components();
         for (i, &type_) in components.iter().enumerate() {
             let component = (components.len() > 1).then_some(i as u32);
+            let type_ = type_.in_frame();
             match groups.last_mut() {
                 Some(group) if group.type_ == type_ && group.masked == masked && group.values.len() < PUSH_GROUP => {
                     group.values.push((slot.local, component));
@@ -87,7 +89,7 @@ pub fn push_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>) -> Expr<'m> {
         }
         let mut operands = vec![site];
         for &(local, component) in &group.values {
-            let value = build.local_get(local, cx.plan.local_type(local));
+            let value = held_value(cx, local);
             operands.push(component.map_or(value, |i| build.tuple_extract(value, i)));
         }
         site = build.call(&cx.runtime.push_helper(group.type_, group.masked, group.values.len()), &operands, Type::I32);
@@ -103,16 +105,18 @@ pub fn pop_frame<'m>(cx: &FunctionCx<'_, 'm>) -> Vec<Expr<'m>> {
         let masked = i >= cx.plan.always;
         let components = slot.type_.components();
         if components.len() == 1 {
-            code.push(
-                build.local_set(slot.local, build.call(&cx.runtime.pop_helper(slot.type_, masked), &[], slot.type_)),
-            );
+            let type_ = slot.type_.in_frame();
+            let popped = build.call(&cx.runtime.pop_helper(type_, masked), &[], type_);
+            code.push(build.local_set(slot.local, cx.function.cast(cx.module, popped, slot.type_.nullable())));
             continue;
         }
         // Components are popped last first, and a tuple is made first to last: through variables.
         let mut parts = Vec::new();
         for &type_ in components.iter().rev() {
             let part = cx.function.add_local(type_, "fork.component");
-            code.push(build.local_set(part, build.call(&cx.runtime.pop_helper(type_, masked), &[], type_)));
+            let in_frame = type_.in_frame();
+            let popped = build.call(&cx.runtime.pop_helper(in_frame, masked), &[], in_frame);
+            code.push(build.local_set(part, cx.function.cast(cx.module, popped, type_)));
             parts.push(build.local_get(part, type_));
         }
         parts.reverse();

@@ -4,6 +4,7 @@
 //! [`runtime`] adds the helpers that they call, and [`roots`] lets hosts call again what they called first.
 
 pub mod epilogue;
+pub mod references;
 pub mod resume;
 pub mod roots;
 pub mod runtime;

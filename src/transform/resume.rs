@@ -20,6 +20,7 @@ use crate::ir::{Builder, Expr, Function, Module, Type};
 use crate::plan::{Callee, Carry, FunctionPlan, Region, RegionId, RegionKind, Site};
 use crate::transform::FunctionCx;
 use crate::transform::epilogue::{pop_frame, push_frame};
+use crate::transform::references;
 use crate::transform::runtime::Runtime;
 
 /// How control can come into a region of a resume function.
@@ -40,6 +41,7 @@ pub fn write<'m>(
     runtime: &Runtime,
 ) {
     let Some(root) = plan.root else { return };
+    let references = references::capture(module, original, plan);
     original.copy_body_to(module, resume);
     for &type_ in &plan.spills {
         resume.add_local(type_, "fork.operand");
@@ -63,16 +65,18 @@ pub fn write<'m>(
         None => build.call(&runtime.pop_function_helper(), &[], Type::NONE),
     }];
     code.extend(pop_frame(cx));
+    code.extend(references::rebuild(cx, &references, site));
     let pushed = push_frame(cx, body);
     let number = build.i32(plan.number.0);
     let full = build.call(&runtime.finish_again_helper(), &[pushed, number], Type::I32);
     code.push(build.break_(&again, Some(full), None));
     let results = plan.results;
     if results.is_concrete() {
-        code.push(build.zero(results).expect("results have defaults"));
+        code.push(runtime.default_results(build, results));
     }
-    let block = build.block(None, &code, Some(results));
+    let block = build.block(None, &code, Some(results.top()));
     resume.set_body(build.loop_(&again, block));
+    references::relax(module, resume, plan);
     resume.refinalize(module);
 }
 
@@ -412,10 +416,13 @@ impl<'m> Rewriter<'_, 'm> {
     /// Resumes the callee of a landing.
     fn call_resume(&self, site: Site) -> Expr<'m> {
         let landing = self.cx.plan.landing(site);
-        match landing.callee {
+        let resumed = match landing.callee {
             Callee::Entry => unreachable!("an entry import is called again, not resumed"),
-            Callee::Function(number) => self.build().call(self.cx.runtime.resume_name(number), &[], landing.result),
+            Callee::Function(number) => {
+                self.build().call(self.cx.runtime.resume_name(number), &[], landing.result.top())
+            }
             Callee::NextFrame => self.cx.runtime.call_next_frame(self.build(), landing.result),
-        }
+        };
+        self.cx.function.cast(self.cx.module, resumed, landing.result)
     }
 }

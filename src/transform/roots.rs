@@ -45,6 +45,7 @@ pub fn add<'m>(module: Module<'m>, runtime: &Runtime, roots: &Roots) {
         function.set_body(resume_first(module, runtime, function, function.body()));
     }
     for &results in &roots.resume_exports {
+        let results = results.top();
         let keywords: Vec<&str> = results.components().into_iter().filter_map(Type::keyword).collect();
         let export = abi::resume_export(&keywords);
         let name = runtime.name(export.trim_start_matches("wpk_fork_"));
@@ -58,7 +59,7 @@ fn resume_first<'m>(module: Module<'m>, runtime: &Runtime, function: Function<'m
     let results = function.results();
     let state = build.global_get(runtime.state_global(), Type::I32);
     let rewinding = build.i32_ge_u(state, build.i32(State::Rewinding as u32));
-    let next = runtime.call_next_frame(build, results);
+    let next = function.cast(module, runtime.call_next_frame(build, results), results);
     let resume = match results {
         Type::NONE => build.block(None, &[next, build.return_(None)], None),
         _ => build.return_(Some(next)),

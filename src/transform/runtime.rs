@@ -8,10 +8,11 @@ use std::fmt::Write;
 
 use crate::abi::{self, BufferLayout};
 use crate::error::Error;
-use crate::frame::{FrameLayout, NO_SITE, WIDE_SITE, mask_table};
+use crate::frame::{FrameLayout, NO_SITE, WIDE_SITE, mask_table, slot_size};
 use crate::ir::{Builder, Expr, GlobalRow, Module, Type};
 use crate::plan::{FunctionNumber, FunctionPlan};
 use crate::transform::epilogue::push_groups;
+use crate::transform::references::{self, ReferenceNeeds};
 
 /// How code calls the function whose frame is on top.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,6 +42,8 @@ pub struct Runtime {
     /// Whether the resume functions go to a module of their own.
     pub separate: bool,
     has_masks: bool,
+    /// Results with references in them; their position is in the names of the helpers for them.
+    reference_results: Vec<Type>,
     state: String,
 }
 
@@ -58,6 +61,7 @@ impl Runtime {
             resume_names: Vec::new(),
             separate: false,
             has_masks: false,
+            reference_results: Vec::new(),
             state,
         }
     }
@@ -121,7 +125,7 @@ impl Runtime {
     }
 
     pub fn finish_helper(&self, results: Type) -> String {
-        self.name(&format!("finish{}", suffix(results)))
+        self.name(&format!("finish{}", self.suffix(results)))
     }
 
     pub fn finish_again_helper(&self) -> String {
@@ -129,7 +133,31 @@ impl Runtime {
     }
 
     pub fn resume_next_helper(&self, results: Type) -> String {
-        self.name(&format!("resume_next{}", suffix(results)))
+        self.name(&format!("resume_next{}", self.suffix(results)))
+    }
+
+    /// `_i32_f64` for results i32 and f64.
+    fn suffix(&self, results: Type) -> String {
+        if let Some(number) = self.reference_results.iter().position(|&r| r == results) {
+            return format!("_refs{number}");
+        }
+        results.components().into_iter().fold(String::new(), |mut text, t| {
+            text.push('_');
+            text += keyword(t);
+            text
+        })
+    }
+
+    /// A value for the results of a function that is being unwound: a default, or whatever `default_helper` makes.
+    pub fn default_results<'m>(&self, build: Builder<'m>, results: Type) -> Expr<'m> {
+        match build.zero(results) {
+            Some(zero) => zero,
+            None => build.call(&self.default_helper(results), &[], results),
+        }
+    }
+
+    fn default_helper(&self, results: Type) -> String {
+        self.name(&format!("default{}", self.suffix(results)))
     }
 
     pub fn pointer(&self) -> Type {
@@ -140,8 +168,10 @@ impl Runtime {
         BufferLayout { pointer: self.pointer().size() }
     }
 
-    /// Calls the resume function of the frame on top, which returns these results.
+    /// Calls the resume function of the frame on top, which returns these results, references as the tops of their
+    /// hierarchies.
     pub fn call_next_frame<'m>(&self, build: Builder<'m>, results: Type) -> Expr<'m> {
+        let results = results.top();
         match &self.table {
             ResumeTable::Table { name, is64, .. } => {
                 let type_ = if *is64 { Type::I64 } else { Type::I32 };
@@ -165,7 +195,8 @@ pub struct RuntimeNeeds {
     pops: BTreeSet<(Type, bool)>,
     /// The table of masks, if any function has some.
     masks: Option<Vec<u8>>,
-    /// Results of functions that can be unwound, and of calls that can be resumed.
+    references: ReferenceNeeds,
+    /// Results, numbers only, of functions that can be unwound, and of calls that can be resumed.
     results: BTreeSet<Type>,
     /// Resume functions with their results, by number.
     resumable: Vec<(String, Type)>,
@@ -173,8 +204,14 @@ pub struct RuntimeNeeds {
 
 impl RuntimeNeeds {
     /// `more_results`: results of functions that roots and landings resume, besides those of the plans.
-    pub fn of(plans: &[&FunctionPlan], globals: Vec<GlobalRow>, names: &[String], more_results: &[Type]) -> Self {
-        let layout = FrameLayout::for_functions(plans.len());
+    pub fn of(
+        plans: &[&FunctionPlan],
+        globals: Vec<GlobalRow>,
+        references: ReferenceNeeds,
+        names: &[String],
+        more_results: &[Type],
+    ) -> Self {
+        let layout = FrameLayout::for_functions(plans.len(), references.payload_bytes());
         let mut needs = RuntimeNeeds {
             globals,
             layout,
@@ -182,6 +219,7 @@ impl RuntimeNeeds {
             pushes: BTreeSet::new(),
             pops: BTreeSet::new(),
             masks: mask_table(plans),
+            references,
             results: more_results.iter().copied().collect(),
             resumable: names.iter().cloned().zip(plans.iter().map(|p| p.results)).collect(),
         };
@@ -193,6 +231,7 @@ impl RuntimeNeeds {
                 needs.pops.insert((group.type_, group.masked));
             }
         }
+        needs.results.retain(|r| !r.has_reference());
         needs
     }
 }
@@ -203,6 +242,8 @@ pub fn add<'m>(module: Module<'m>, runtime: &mut Runtime, needs: &RuntimeNeeds) 
     if let Some(masks) = &needs.masks {
         module.add_passive_data(&runtime.mask_segment(), masks);
     }
+    add_global_accessors(module, runtime, needs);
+    needs.references.add_tables(module, |base| runtime.name(base));
     let text = Text::new(runtime, needs).module();
     module.merge_text(&text).map_err(|e| Error::Binaryen(format!("the helpers do not parse: {e}")))?;
     for name in [abi::UNWIND_BEGIN, abi::UNWIND_END, abi::REWIND_BEGIN, abi::REWIND_END, abi::STATE] {
@@ -210,6 +251,61 @@ pub fn add<'m>(module: Module<'m>, runtime: &mut Runtime, needs: &RuntimeNeeds) 
     }
     module.add_custom_section(abi::SECTION, &abi::section_data());
     Ok(())
+}
+
+/// Notes the results with references of all functions that can be unwound, and adds what returns a value for them.
+pub fn add_default_results(module: Module<'_>, runtime: &mut Runtime, plans: &[&FunctionPlan]) -> Result<(), Error> {
+    for plan in plans.iter().filter(|p| p.results.has_reference()) {
+        if runtime.reference_results.contains(&plan.results) {
+            continue;
+        }
+        runtime.reference_results.push(plan.results);
+        if plan.results.is_defaultable() {
+            continue;
+        }
+        let Some(value) = module.make_default(plan.results) else {
+            let (function, type_) = (plan.function.clone(), module.print_type(plan.results));
+            return Err(Error::ResultWithoutDefault { function, type_ });
+        };
+        module.add_function(&runtime.default_helper(plan.results), Type::NONE, plan.results, value);
+    }
+    Ok(())
+}
+
+/// The ends of epilogues of functions with references among their results, whose types have no name in the text.
+pub fn add_reference_finishers(module: Module<'_>, runtime: &Runtime) {
+    let build = module.build();
+    for &results in &runtime.reference_results {
+        let name = runtime.finish_helper(results);
+        let arguments = [build.local_get(0, Type::I32), build.local_get(1, Type::I32)];
+        let again = build.call(&runtime.finish_again_helper(), &arguments, Type::I32);
+        let next = runtime.call_next_frame(build, results);
+        let params = Type::pair(Type::I32, Type::I32);
+        module.add_function(&name, params, results, build.unreachable());
+        let function = module.function(&name);
+        let next = function.cast(module, next, results);
+        let body = build.if_(again, next, Some(runtime.default_results(build, results)));
+        function.set_body(body);
+        function.refinalize(module);
+    }
+}
+
+/// Functions that read and write globals of references, whose types have no name in the text.
+fn add_global_accessors(module: Module<'_>, runtime: &Runtime, needs: &RuntimeNeeds) {
+    let build = module.build();
+    for (i, global) in needs.globals.iter().enumerate() {
+        let type_ = Type::from_id(global.type_id);
+        if type_.is_numeric() {
+            continue;
+        }
+        let read = build.global_get(&global.name, type_);
+        module.add_function(&runtime.name(&format!("read_global.{i}")), Type::NONE, type_.in_frame(), read);
+        let name = runtime.name(&format!("write_global.{i}"));
+        module.add_function(&name, type_.in_frame(), Type::NONE, build.nop());
+        let function = module.function(&name);
+        let value = function.cast(module, build.local_get(0, type_.in_frame()), type_);
+        function.set_body(build.global_set(&global.name, value));
+    }
 }
 
 /// The internal name of an exported transition.
@@ -224,20 +320,11 @@ fn masked_infix(masked: bool) -> &'static str {
     if masked { "masked_" } else { "" }
 }
 
-fn keyword(type_: Type) -> &'static str {
-    type_.keyword().expect("frames hold numeric values")
+pub(super) fn keyword(type_: Type) -> &'static str {
+    type_.keyword().expect("it is a number or the top of a hierarchy")
 }
 
-/// `_i32_f64` for results i32 and f64.
-fn suffix(results: Type) -> String {
-    results.components().into_iter().fold(String::new(), |mut text, t| {
-        text.push('_');
-        text += keyword(t);
-        text
-    })
-}
-
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     let mut text = String::from("$\"");
     for byte in name.bytes() {
         match byte {
@@ -272,7 +359,10 @@ impl<'a> Text<'a> {
     fn module(mut self) -> String {
         self.line("(module");
         self.imports();
+        let (imports, references) = self.needs.references.text(|base| self.id(base), &self.memory, self.ptr);
+        self.line(&imports);
         self.globals();
+        self.line(&references);
         self.transitions();
         self.headers();
         if self.needs.masks.is_some() {
@@ -326,8 +416,17 @@ impl<'a> Text<'a> {
             self.line(&line);
         }
         for (i, global) in self.needs.globals.iter().enumerate() {
-            let type_ = keyword(Type::from_id(global.type_id));
-            let line = format!("(import \"\" \"g{i}\" (global {} (mut {type_})))", quoted(&global.name));
+            let type_ = Type::from_id(global.type_id).in_frame();
+            let line = if type_.is_numeric() {
+                format!("(import \"\" \"g{i}\" (global {} (mut {})))", quoted(&global.name), keyword(type_))
+            } else {
+                let (read, write) = (self.id(&format!("read_global.{i}")), self.id(&format!("write_global.{i}")));
+                let type_ = keyword(type_);
+                format!(
+                    "(import \"\" \"r{i}\" (func {read} (result {type_})))
+(import \"\" \"w{i}\" (func {write} (param {type_})))"
+                )
+            };
             self.line(&line);
         }
         if self.runtime.table == ResumeTable::Switch {
@@ -360,7 +459,7 @@ impl<'a> Text<'a> {
         let mut offsets = Vec::new();
         for global in &self.needs.globals {
             offsets.push(offset);
-            offset += u64::from(Type::from_id(global.type_id).size());
+            offset += u64::from(slot_size(Type::from_id(global.type_id)));
         }
         (offsets, offset)
     }
@@ -377,9 +476,20 @@ impl<'a> Text<'a> {
             .globals
             .iter()
             .zip(&offsets)
-            .map(|(global, offset)| {
-                let (type_, name) = (keyword(Type::from_id(global.type_id)), quoted(&global.name));
+            .enumerate()
+            .map(|(i, (global, offset))| {
+                let (type_, name) = (Type::from_id(global.type_id).in_frame(), quoted(&global.name));
                 let at = format!("{memory} offset={offset} align=1 (local.get $buffer)");
+                if !type_.is_numeric() {
+                    let (encode, decode) =
+                        (self.id(&references::encode_helper(type_)), self.id(&references::decode_helper(type_)));
+                    let (read, write) = (self.id(&format!("read_global.{i}")), self.id(&format!("write_global.{i}")));
+                    return (
+                        format!("(i32.store {at} (call {encode} (call {read})))"),
+                        format!("(call {write} (call {decode} (i32.load {at})))"),
+                    );
+                }
+                let type_ = keyword(type_);
                 (
                     format!("({type_}.store {at} (global.get {name}))"),
                     format!("(global.set {name} ({type_}.load {at}))"),
@@ -389,6 +499,11 @@ impl<'a> Text<'a> {
         let (save, restore) = (save.join("\n  "), restore.join("\n  "));
         let (begin, end) = (self.id("unwind_begin"), self.id("unwind_end"));
         let unwinding = self.set_state(abi::State::Unwinding);
+        // A reference in a global that fits in no table.
+        let check = match self.needs.globals.iter().all(|g| Type::from_id(g.type_id).is_numeric()) {
+            true => String::new(),
+            false => format!("(if ({ptr}.eqz (global.get {limit})) (then (return)))\n  "),
+        };
         let normal = self.set_state(abi::State::Normal);
         let rewinding = self.set_state(abi::State::Rewinding);
         self.line(&format!(
@@ -400,14 +515,15 @@ impl<'a> Text<'a> {
     (if ({ptr}.lt_u (local.get $end) (local.get $buffer)) (then (return)))
     (if ({ptr}.lt_u ({ptr}.sub (local.get $end) (local.get $buffer)) ({ptr}.const {needed})) (then (return)))
     (global.set {limit} ({ptr}.sub (local.get $end) ({ptr}.const {reserve})))))
-  (global.set {buffer} (local.get $buffer))
+  {reset}(global.set {buffer} (local.get $buffer))
   (global.set {position} ({ptr}.add (local.get $buffer) ({ptr}.const {frames})))
   ({ptr}.store {memory} offset={position_offset} align=1 (local.get $buffer) (global.get {position}))
   {save}
-  {unwinding})",
+  {check}{unwinding})",
             end_offset = layout.end(),
             position_offset = layout.position(),
             reserve = self.needs.reserve,
+            reset = self.needs.references.reset(|base| self.id(base)),
         ));
         self.line(&format!(
             "(func {end}
@@ -538,26 +654,39 @@ impl<'a> Text<'a> {
     fn push(&mut self, type_: Type, masked: bool, count: usize) {
         let (name, memory) = (quoted(&self.runtime.push_helper(type_, masked, count)), self.memory.clone());
         let (position, mask) = (self.position(), self.id("mask"));
-        let (keyword, size) = (keyword(type_), type_.size());
+        let (value_type, size) = (keyword(type_), slot_size(type_));
+        let stored = keyword(references::storage(type_));
+        // References move the position by themselves, and so one by one.
+        let one_by_one = masked || !type_.is_numeric();
         let mut text = format!("(func {name} (param $site i32)");
         for i in 0..count {
-            text += &format!(" (param $v{i} {keyword})");
+            text += &format!(" (param $v{i} {value_type})");
         }
-        text += " (result i32)\n";
+        text += " (result i32)";
+        text += if type_.is_numeric() { "\n" } else { " (local $code i32)\n" };
         for i in 0..count {
-            let offset = if masked { 0 } else { i as u32 * size };
-            let store = format!("({keyword}.store {memory} offset={offset} align=1 {position} (local.get $v{i}))");
+            let offset = if one_by_one { 0 } else { i as u32 * size };
+            let mut value = format!("(local.get $v{i})");
+            let mut store = String::new();
+            if !type_.is_numeric() {
+                let encode = self.id(&references::encode_helper(type_));
+                store = format!("(local.set $code (call {encode} {value}))");
+                value = "(local.get $code)".into();
+            }
+            store += &format!("({stored}.store {memory} offset={offset} align=1 {position} {value})");
+            if one_by_one {
+                store += &self.move_position(i64::from(size));
+            }
             if masked {
-                let step = self.move_position(i64::from(size));
                 text += &format!(
-                    "  (if (i32.wrap_i64 (i64.and (global.get {mask}) (i64.const 1))) (then {store} {step}))
+                    "  (if (i32.wrap_i64 (i64.and (global.get {mask}) (i64.const 1))) (then {store}))
   (global.set {mask} (i64.shr_u (global.get {mask}) (i64.const 1)))\n"
                 );
             } else {
                 text += &format!("  {store}\n");
             }
         }
-        if !masked {
+        if !one_by_one {
             text += &format!("  {}\n", self.move_position(i64::from(size) * count as i64));
         }
         self.line(&format!("{text}  (local.get $site))"));
@@ -568,19 +697,21 @@ impl<'a> Text<'a> {
     fn pop(&mut self, type_: Type, masked: bool) {
         let (name, memory) = (quoted(&self.runtime.pop_helper(type_, masked)), self.memory.clone());
         let (position, mask, bits) = (self.position(), self.id("mask"), self.id("mask_bits"));
-        let keyword = keyword(type_);
-        let back = self.move_position(-i64::from(type_.size()));
+        let (value_type, stored) = (keyword(type_), keyword(references::storage(type_)));
+        let back = self.move_position(-i64::from(slot_size(type_)));
         let test = format!(
             "(global.set {bits} (i32.sub (global.get {bits}) (i32.const 1)))
   (if (i64.eqz (i64.and (i64.const 1) (i64.shr_u (global.get {mask}) (i64.extend_i32_u (global.get {bits})))))
     (then (return {})))
   ",
-            default_value(type_)
+            references::null_or_zero(type_)
         );
+        let mut value = format!("({stored}.load {memory} align=1 {position})");
+        if !type_.is_numeric() {
+            value = format!("(call {} {value})", self.id(&references::decode_helper(type_)));
+        }
         let test = if masked { test.as_str() } else { "" };
-        self.line(&format!(
-            "(func {name} (result {keyword})\n  {test}{back}\n  ({keyword}.load {memory} align=1 {position}))"
-        ));
+        self.line(&format!("(func {name} (result {value_type})\n  {test}{back}\n  {value})"));
     }
 
     /// The end of an epilogue: pushes the header, and returns a default; or, when the frame did not fit, what the
@@ -638,7 +769,7 @@ fn result_clause(results: Type) -> String {
     if types.is_empty() { String::new() } else { format!("(result {})", types.join(" ")) }
 }
 
-fn default_value(type_: Type) -> String {
+pub(super) fn default_value(type_: Type) -> String {
     match type_ {
         Type::V128 => "(v128.const i64x2 0 0)".into(),
         _ => format!("({}.const 0)", keyword(type_)),

@@ -4,6 +4,7 @@ use crate::ir::{Expr, Function, Module};
 use crate::plan::{Carry, FunctionPlan, RegionId};
 use crate::transform::FunctionCx;
 use crate::transform::epilogue::push_frame;
+use crate::transform::references;
 use crate::transform::runtime::Runtime;
 
 /// Lets the function unwind.
@@ -19,6 +20,7 @@ pub fn instrument<'m>(module: Module<'m>, function: Function<'m>, plan: &Functio
     let number = cx.build.i32(plan.number.0);
     let results = function.results();
     function.set_body(cx.build.call(&runtime.finish_helper(results), &[site, number], results));
+    references::relax(module, function, plan);
     function.refinalize(module);
 }
 
