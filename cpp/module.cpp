@@ -22,6 +22,7 @@ ModuleFacts module_facts(const Module& module) {
   facts.bulk_memory = module.features.hasBulkMemory();
   facts.mutable_globals = module.features.hasMutableGlobals();
   facts.exceptions = module.features.hasExceptionHandling();
+  facts.multimemory = module.features.hasMultiMemory();
   facts.multivalue = module.features.hasMultivalue();
   facts.has_dylink = bool(module.dylinkSection);
   return facts;
@@ -194,8 +195,20 @@ void merge_text(Module& module, rust::Str text) {
   if (auto* error = result.getErr()) {
     throw std::runtime_error(error->msg);
   }
+  // Imports of a module without a name stand for items that are there.
+  auto is_added = [](auto& item) { return !item->imported() || !item->module.toString().empty(); };
+  for (auto& memory : parsed.memories) {
+    if (is_added(memory)) {
+      ModuleUtils::copyMemory(memory.get(), module);
+    }
+  }
+  for (auto& table : parsed.tables) {
+    if (is_added(table)) {
+      ModuleUtils::copyTable(table.get(), module);
+    }
+  }
   for (auto& global : parsed.globals) {
-    if (!global->imported()) {
+    if (is_added(global)) {
       ModuleUtils::copyGlobal(global.get(), module);
     }
   }
@@ -203,6 +216,12 @@ void merge_text(Module& module, rust::Str text) {
     if (!func->imported()) {
       ModuleUtils::copyFunction(func.get(), module)->hasExplicitName = true;
     }
+  }
+  for (auto& segment : parsed.elementSegments) {
+    ModuleUtils::copyElementSegment(segment.get(), module);
+  }
+  for (auto& exported : parsed.exports) {
+    module.addExport(new Export(*exported));
   }
 }
 

@@ -39,8 +39,8 @@ bool is_sub_type(size_t callee, size_t expected);
 // Whether the name of any module item begins with the prefix.
 bool has_name_with_prefix(const Module& module, rust::Str prefix);
 
-// Adds the functions and globals that the text of a module defines; what the text imports must exist here under the
-// same internal name. Throws when the text does not parse.
+// Adds what the text of a module defines, exports and imports, but for imports of a module without a name: these must
+// exist here under the same internal name. Throws when the text does not parse.
 void merge_text(Module& module, rust::Str text);
 
 void add_custom_section(Module& module, rust::Str name, rust::Slice<const uint8_t> data);

@@ -23,6 +23,16 @@ pub const RESUME_TABLE: &str = "wpk_fork_table_";
 /// In front of the heap type (`func`, `extern`, `any`) in the names of exported tables that keep references.
 pub const REFS: &str = "wpk_fork_refs_";
 
+/// The memory that holds the frames, when the pass adds one.
+pub const MEMORY: &str = "wpk_fork_memory";
+/// Gives the code of the assertion that failed, 0 for none.
+pub const ASSERT: &str = "wpk_fork_assert";
+
+/// Where side modules of dynamic linking import what they share with the main module.
+pub const LINKING_MODULE: &str = "env";
+/// Prefix of the names of shared globals, and of the shared resume table.
+pub const LINKING_PREFIX: &str = "__wpk_fork_";
+
 /// States of an instrumented module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
@@ -72,7 +82,11 @@ pub fn resume_export(result_keywords: &[&str]) -> String {
 
 /// The version as it stands in the custom section.
 pub fn section_data() -> Vec<u8> {
-    let mut value = VERSION;
+    leb128(VERSION)
+}
+
+/// An unsigned number of variable length.
+pub fn leb128(mut value: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
         let byte = (value & 0x7f) as u8;

@@ -20,6 +20,15 @@ pub enum Error {
     SeveralMemories(usize),
     #[error("--pass-arg=fork-instrument-memory@{0}: there is no such memory; the memories are {1}")]
     UnknownMemory(String, String),
+    #[error(
+        "an additional memory for the frames needs the feature multi-memory in a module that has a memory: pass \
+         --enable-multimemory if the engine has it"
+    )]
+    NoMultiMemory,
+    #[error(
+        "sharing the resume table needs the feature reference-types: pass --enable-reference-types if the engine has it"
+    )]
+    NoReferenceTypes,
     #[error("the entry {0} is imported as a {1}, not as a function: check --pass-arg=fork-instrument-entry")]
     EntryNotAFunction(String, String),
     #[error(

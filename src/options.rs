@@ -60,6 +60,33 @@ pub const OPTIONS: &[OptionInfo] = &[
         help: "the memory that holds the frames; needed when there are several",
     },
     OptionInfo {
+        name: "in-secondary-memory",
+        value: "",
+        help: "the frames go to an additional memory, exported as wpk_fork_memory, that buffer pointers then refer to",
+    },
+    OptionInfo {
+        name: "secondary-memory-size",
+        value: "pages",
+        help: "the initial size of that memory; default 1",
+    },
+    OptionInfo {
+        name: "export-globals",
+        value: "",
+        help: "for the main module of dynamic linking: the state and the resume table are exported, so that side modules \
+               share them",
+    },
+    OptionInfo {
+        name: "import-globals",
+        value: "",
+        help: "for side modules of dynamic linking: the state and the resume table are those of the main module",
+    },
+    OptionInfo {
+        name: "asserts",
+        value: "",
+        help: "the module checks itself: wrong lists, hosts that break the contract and frames of other functions trap \
+               in functions that say so by their names",
+    },
+    OptionInfo {
         name: "replay",
         value: "none|scalar|effects",
         help: "which operands resume functions compute again instead of keeping them in locals; default effects",
@@ -104,6 +131,18 @@ pub enum Refs {
     Tables,
 }
 
+/// Whose the state and the resume table are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Sharing {
+    /// The module's own.
+    #[default]
+    None,
+    /// Its own, and exported to side modules.
+    Export,
+    /// Imported from a main module.
+    Import,
+}
+
 /// A name, or a prefix followed by `*`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pattern(String);
@@ -133,6 +172,10 @@ pub struct Options {
     pub propagate_add_list: bool,
     pub ignore_indirect: bool,
     pub memory: Option<String>,
+    /// Initial pages of an additional memory for the frames.
+    pub secondary_memory: Option<u64>,
+    pub sharing: Sharing,
+    pub asserts: bool,
     pub replay: Replay,
     /// The file for the resume functions, if they get a module of their own.
     pub resume: Option<String>,
@@ -151,6 +194,9 @@ impl Default for Options {
             propagate_add_list: false,
             ignore_indirect: false,
             memory: None,
+            secondary_memory: None,
+            sharing: Sharing::default(),
+            asserts: false,
             replay: Replay::default(),
             resume: None,
             refs: Refs::default(),
@@ -172,7 +218,38 @@ impl Options {
         if !own.is_empty() {
             options.entry = entries(own)?;
         }
+        options.check_combinations()?;
         Ok(options)
+    }
+
+    fn check_combinations(&self) -> Result<(), Error> {
+        let conflict = |one: &str, other: &str| {
+            let problem = format!("this does not go together with {PREFIX}{other}");
+            Err(bad(one, "", &problem))
+        };
+        if self.secondary_memory.is_some() && self.memory.is_some() {
+            return conflict("in-secondary-memory", "memory");
+        }
+        if self.sharing != Sharing::None {
+            let name = if self.sharing == Sharing::Export { "export-globals" } else { "import-globals" };
+            if self.secondary_memory.is_some() {
+                return conflict(name, "in-secondary-memory");
+            }
+            if self.resume.is_some() {
+                return conflict(name, "resume");
+            }
+        }
+        Ok(())
+    }
+
+    fn share(&mut self, name: &str, value: &str, sharing: Sharing) -> Result<(), Error> {
+        if switch(name, value)? {
+            if self.sharing != Sharing::None {
+                return Err(bad(name, value, "a module either exports the globals or imports them"));
+            }
+            self.sharing = sharing;
+        }
+        Ok(())
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), Error> {
@@ -185,6 +262,18 @@ impl Options {
             "propagate-addlist" => self.propagate_add_list = switch(name, value)?,
             "ignore-indirect" => self.ignore_indirect = switch(name, value)?,
             "memory" => self.memory = Some(non_empty(name, value)?),
+            "in-secondary-memory" => {
+                if switch(name, value)? {
+                    self.secondary_memory.get_or_insert(1);
+                }
+            }
+            "secondary-memory-size" => match value.parse() {
+                Ok(pages @ 1..=65536) => self.secondary_memory = Some(pages),
+                _ => return Err(bad(name, value, "the value is a number of pages from 1 to 65536")),
+            },
+            "export-globals" => self.share(name, value, Sharing::Export)?,
+            "import-globals" => self.share(name, value, Sharing::Import)?,
+            "asserts" => self.asserts = switch(name, value)?,
             "replay" => {
                 self.replay = match value {
                     "none" => Replay::None,
@@ -339,6 +428,7 @@ mod tests {
                 "replay" => "scalar",
                 "refs" => "tables",
                 "entry" => "a.b",
+                "secondary-memory-size" => "2",
                 _ if option.value.is_empty() => "1",
                 _ => "x",
             };

@@ -11,14 +11,14 @@ use crate::analysis::legacy::find_landing_in_catch;
 use crate::analysis::references::{ReferenceRules, Refusal};
 use crate::error::Error;
 use crate::ir::{self, GlobalRow, Hierarchy, Module, Pass, TableRow, Type};
-use crate::options::{self, Options, Refs};
+use crate::options::{self, Options, Refs, Sharing};
 use crate::output;
 use crate::plan::{Callee, FunctionNumber, FunctionPlan};
 use crate::separate;
 use crate::transform::references::ReferenceNeeds;
 use crate::transform::roots::{self, Roots};
 use crate::transform::runtime::{self, FrameMemory, ResumeTable, Runtime, RuntimeNeeds};
-use crate::transform::{resume, unwind};
+use crate::transform::{asserts, declarations, linking, resume, unwind};
 
 /// Puts the pass into Binaryen's registry.
 pub fn register() {
@@ -47,8 +47,15 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     if options.resume.is_some() && !module.facts().mutable_globals {
         return Err(Error::NoMutableGlobals);
     }
+    linking::check_features(module, options.sharing)?;
     let memory = choose_memory(module, &options)?;
     let globals = globals_to_save(module, &options)?;
+    let mut runtime = Runtime::new(module, memory);
+    runtime.separate = options.resume.is_some();
+    runtime.sharing = options.sharing;
+    runtime.asserts = options.asserts;
+    declarations::add(module, &mut runtime, &options)?;
+    asserts::add(module, &runtime, &path);
 
     let names: Vec<String> = path.defined().iter().map(|&f| path.function(f).name.clone()).collect();
     pass.run_on_functions(module, &names, &["dce"]).map_err(Error::Binaryen)?;
@@ -57,16 +64,15 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     let resumable: Vec<&FunctionPlan> = plans.iter().filter(|p| p.is_resumable()).collect();
     let roots = find_roots(module, &path, &options);
 
-    let mut runtime = Runtime::new(module, memory);
-    runtime.separate = options.resume.is_some();
     add_resume_functions(module, &mut runtime, &resumable);
     runtime::add_default_results(module, &mut runtime, &resumable)?;
     let references = ReferenceNeeds::of(module, &path, &resumable, &globals);
     let results = root_results(module, &roots);
-    let needs = RuntimeNeeds::of(&resumable, globals, references, &runtime.resume_names, &results);
+    let needs = RuntimeNeeds::of(&resumable, globals, references, &runtime, &results);
     runtime::add(module, &mut runtime, &needs)?;
     runtime::add_reference_finishers(module, &runtime);
-    fill_table(module, &runtime);
+    fill_table(module, &runtime)?;
+    linking::raise_reserve_at_start(module, &runtime);
     rewrite(pass, module, &runtime, &resumable)?;
     roots::add(module, &runtime, &roots);
     clean_up(pass, module, &runtime, &resumable)?;
@@ -179,6 +185,10 @@ fn choose_memory(module: Module<'_>, options: &Options) -> Result<FrameMemory, E
             let known: Vec<&str> = memories.iter().map(|m| m.name.as_str()).collect();
             Error::UnknownMemory(name.clone(), known.join(", "))
         })?,
+        // The declarations add it, and name it.
+        (None, _) if options.secondary_memory.is_some() => {
+            return Ok(FrameMemory { name: String::new(), is64: false, shared: false });
+        }
         (None, []) => return Err(Error::NoMemory),
         (None, [single]) => single,
         (None, several) => return Err(Error::SeveralMemories(several.len())),
@@ -320,14 +330,18 @@ fn choose_table(module: Module<'_>, runtime: &Runtime) -> ResumeTable {
 }
 
 /// Puts the resume functions, and what else is reached that way, into the table.
-fn fill_table(module: Module<'_>, runtime: &Runtime) {
-    let ResumeTable::Table { name, .. } = &runtime.table else { return };
+fn fill_table(module: Module<'_>, runtime: &Runtime) -> Result<(), Error> {
+    let ResumeTable::Table { name, .. } = &runtime.table else { return Ok(()) };
     let functions = runtime.table_functions();
+    if runtime.sharing != Sharing::None {
+        return linking::add_table(module, runtime, name, &functions);
+    }
     if module.tables().iter().any(|t| t.name == *name) {
         module.extend_function_table(name, &functions);
     } else {
         module.add_function_table(name, &functions);
     }
+    Ok(())
 }
 
 fn rewrite<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, plans: &[&FunctionPlan]) -> Result<(), Error> {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::ir::{CallSite, Expr, FunctionRow, Module};
-use crate::options::{Options, Pattern};
+use crate::options::{Options, Pattern, Sharing};
 
 /// Kinds of [`CallSite`].
 pub mod kind {
@@ -31,6 +31,8 @@ pub enum Reason {
     CallsThroughTable(String, u32),
     /// It calls a reference, which may be to this function.
     CallsReference(u32),
+    /// It calls through this table, which may hold functions of other instrumented modules.
+    CallsOtherModules(String),
     Listed,
 }
 
@@ -60,6 +62,8 @@ pub struct ForkPath {
     referenced_inside: Vec<u32>,
     /// Whether hosts can enter functions through a table.
     has_open_table: bool,
+    /// Imported and exported tables, if other modules share the state, so that any call through them may fork.
+    shared_tables: HashSet<String>,
     /// (table, heap type) and heap type pairs through which a function of the fork path can be called.
     forking_tables: HashSet<(String, usize)>,
     forking_references: HashSet<usize>,
@@ -84,11 +88,17 @@ impl ForkPath {
             referenced: Vec::new(),
             referenced_inside: Vec::new(),
             has_open_table: false,
+            shared_tables: HashSet::new(),
             forking_tables: HashSet::new(),
             forking_references: HashSet::new(),
         };
         let calls = module.calls();
         path.find_references(module, &calls);
+        if options.sharing != Sharing::None {
+            let exports = module.exports().into_iter().filter(|e| e.kind == 1).map(|e| e.item);
+            let imports = module.tables().into_iter().filter(|t| t.imported).map(|t| t.name);
+            path.shared_tables = exports.chain(imports).collect();
+        }
         path.close(module, &calls, options);
         path.find_forking_types(module, &calls, options);
         path
@@ -198,6 +208,15 @@ impl ForkPath {
                 }
             }
         }
+        for ((table, _), group_callers) in &groups {
+            let Some(table) = table.as_ref().filter(|t| self.shared_tables.contains(*t)) else { continue };
+            for &caller in group_callers {
+                if self.reasons[caller as usize].is_none() && allowed(caller) {
+                    self.reasons[caller as usize] = Some(Reason::CallsOtherModules(table.clone()));
+                    queue.push(caller);
+                }
+            }
+        }
         let mut next = 0;
         while next < queue.len() {
             let callee = queue[next];
@@ -239,7 +258,8 @@ impl ForkPath {
                 _ => continue,
             };
             let forks = *seen.entry((table, call.heap_type)).or_insert_with(|| {
-                self.targets(module, table, call.heap_type).iter().any(|&f| self.reasons[f as usize].is_some())
+                table.is_some_and(|t| self.shared_tables.contains(t))
+                    || self.targets(module, table, call.heap_type).iter().any(|&f| self.reasons[f as usize].is_some())
             });
             if forks {
                 match table {
@@ -265,7 +285,8 @@ impl ForkPath {
         let Some(call) = call.describe_call() else { return CallClass::CannotFork };
         let forks = match call.kind {
             kind::CALL => {
-                let callee = self.index[&call.target];
+                // What the pass added meanwhile does not fork.
+                let Some(&callee) = self.index.get(&call.target) else { return CallClass::CannotFork };
                 if self.entries.contains(&callee) {
                     return CallClass::Entry;
                 }
@@ -297,6 +318,11 @@ impl ForkPath {
 
     pub fn is_on_path(&self, name: &str) -> bool {
         self.index.get(name).is_some_and(|&i| self.reasons[i as usize].is_some())
+    }
+
+    /// Whether it is an imported function, and no entry.
+    pub fn is_other_import(&self, name: &str) -> bool {
+        self.index.get(name).is_some_and(|i| self.functions[*i as usize].imported && !self.entries.contains(i))
     }
 
     /// Defined functions of the fork path, in order of the module.
@@ -335,6 +361,9 @@ impl ForkPath {
                         format!("calls through the table {table}, which may hold {}", name(*callee))
                     }
                     Reason::CallsReference(callee) => format!("calls a reference, which may be to {}", name(*callee)),
+                    Reason::CallsOtherModules(table) => {
+                        format!("calls through the table {table}, which other modules share")
+                    }
                     Reason::Listed => "is listed".to_string(),
                 };
                 format!("[fork-instrument] {} {reason}", name(f))

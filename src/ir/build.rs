@@ -225,6 +225,10 @@ impl<'m> Builder<'m> {
         self.binary(unsafe { c::BinaryenEqInt32() }, left, right)
     }
 
+    pub fn i32_ne(self, left: Expr<'m>, right: Expr<'m>) -> Expr<'m> {
+        self.binary(unsafe { c::BinaryenNeInt32() }, left, right)
+    }
+
     pub fn i32_sub(self, left: Expr<'m>, right: Expr<'m>) -> Expr<'m> {
         self.binary(unsafe { c::BinaryenSubInt32() }, left, right)
     }

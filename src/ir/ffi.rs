@@ -47,6 +47,7 @@ pub mod bridge {
         mutable_globals: bool,
         exceptions: bool,
         multivalue: bool,
+        multimemory: bool,
         has_dylink: bool,
     }
 

@@ -104,8 +104,8 @@ impl<'m> Module<'m> {
         bridge::print_type(self.pin(), type_.0)
     }
 
-    /// Adds the functions and globals defined by a module in text form. What it imports stands for items of the same
-    /// internal name here. An error is the parser's message.
+    /// Adds what a module in text form defines, exports and imports; imports of a module without a name stand for items
+    /// of the same internal name here. An error is the parser's message.
     pub fn merge_text(self, text: &str) -> Result<(), String> {
         bridge::merge_text(self.pin(), text).map_err(|e| e.what().to_string())
     }
@@ -170,6 +170,30 @@ impl<'m> Module<'m> {
     /// Adds a table and fills it with functions.
     pub fn add_function_table(self, name: &str, functions: &[String]) {
         bridge::add_function_table(self.pin(), name, functions);
+    }
+
+    /// Fills a table with functions from an offset on, a constant expression, when the module is instantiated.
+    pub fn add_function_segment(self, name: &str, table: &str, functions: &[String], offset: Expr<'m>) {
+        let (name, table) = (super::build::c_name(name), super::build::c_name(table));
+        let functions: Vec<_> = functions.iter().map(|f| super::build::c_name(f)).collect();
+        let mut pointers: Vec<_> = functions.iter().map(|f| f.as_ptr()).collect();
+        // SAFETY: the strings are NUL-terminated and interned, and the offset is this module's.
+        unsafe {
+            c::BinaryenAddActiveElementSegment(
+                self.raw(),
+                table.as_ptr(),
+                name.as_ptr(),
+                pointers.as_mut_ptr(),
+                pointers.len() as u32,
+                offset.raw(),
+            )
+        };
+    }
+
+    pub fn set_start(self, function: &str) {
+        let name = super::build::c_name(function);
+        // SAFETY: the name is NUL-terminated; the function is looked up in this module.
+        unsafe { c::BinaryenSetStart(self.raw(), c::BinaryenGetFunction(self.raw(), name.as_ptr())) };
     }
 
     /// Appends functions to a defined table; returns the index of the first.

@@ -3,7 +3,10 @@
 //! [`unwind`] changes the function itself, [`resume`] writes its resume function, both around the common [`epilogue`];
 //! [`runtime`] adds the helpers that they call, and [`roots`] lets hosts call again what they called first.
 
+pub mod asserts;
+pub mod declarations;
 pub mod epilogue;
+pub mod linking;
 pub mod references;
 pub mod resume;
 pub mod roots;

@@ -54,7 +54,12 @@ pub fn write<'m>(
     let again = rewriter.cx.new_label("again");
     let cx = &rewriter.cx;
     let build = cx.build;
-    let mut code = vec![match site {
+    let mut code = Vec::new();
+    if runtime.asserts {
+        let number = build.i32(plan.number.0);
+        code.push(build.call(&runtime.check_frame_helper(), &[number], Type::NONE));
+    }
+    code.push(match site {
         Some(site) => {
             let mut header = build.call(&runtime.pop_header_helper(), &[], Type::I32);
             if !plan.sometimes().is_empty() {
@@ -63,7 +68,7 @@ pub fn write<'m>(
             build.local_set(site, header)
         }
         None => build.call(&runtime.pop_function_helper(), &[], Type::NONE),
-    }];
+    });
     code.extend(pop_frame(cx));
     code.extend(references::rebuild(cx, &references, site));
     let pushed = push_frame(cx, body);

@@ -10,8 +10,11 @@ use crate::abi::{self, BufferLayout};
 use crate::error::Error;
 use crate::frame::{FrameLayout, NO_SITE, WIDE_SITE, mask_table, slot_size};
 use crate::ir::{Builder, Expr, GlobalRow, Module, Type};
+use crate::options::Sharing;
 use crate::plan::{FunctionNumber, FunctionPlan};
+use crate::transform::asserts::{self, Assertion};
 use crate::transform::epilogue::push_groups;
+use crate::transform::linking;
 use crate::transform::references::{self, ReferenceNeeds};
 
 /// How code calls the function whose frame is on top.
@@ -41,6 +44,8 @@ pub struct Runtime {
     pub resume_names: Vec<String>,
     /// Whether the resume functions go to a module of their own.
     pub separate: bool,
+    pub sharing: Sharing,
+    pub asserts: bool,
     has_masks: bool,
     /// Results with references in them; their position is in the names of the helpers for them.
     reference_results: Vec<Type>,
@@ -60,6 +65,8 @@ impl Runtime {
             table: ResumeTable::Switch,
             resume_names: Vec::new(),
             separate: false,
+            sharing: Sharing::None,
+            asserts: false,
             has_masks: false,
             reference_results: Vec::new(),
             state,
@@ -126,6 +133,11 @@ impl Runtime {
 
     pub fn finish_helper(&self, results: Type) -> String {
         self.name(&format!("finish{}", self.suffix(results)))
+    }
+
+    /// Checks that the next frame is the function's, for `asserts`.
+    pub fn check_frame_helper(&self) -> String {
+        self.name("check_frame")
     }
 
     pub fn finish_again_helper(&self) -> String {
@@ -208,10 +220,13 @@ impl RuntimeNeeds {
         plans: &[&FunctionPlan],
         globals: Vec<GlobalRow>,
         references: ReferenceNeeds,
-        names: &[String],
+        runtime: &Runtime,
         more_results: &[Type],
     ) -> Self {
-        let layout = FrameLayout::for_functions(plans.len(), references.payload_bytes());
+        let names = &runtime.resume_names;
+        // Modules that share frames agree on the width, and count their functions together.
+        let count = if runtime.sharing == Sharing::None { plans.len() } else { usize::MAX };
+        let layout = FrameLayout::for_functions(count, references.payload_bytes());
         let mut needs = RuntimeNeeds {
             globals,
             layout,
@@ -324,7 +339,7 @@ pub(super) fn keyword(type_: Type) -> &'static str {
     type_.keyword().expect("it is a number or the top of a hierarchy")
 }
 
-pub(super) fn quoted(name: &str) -> String {
+pub fn quoted(name: &str) -> String {
     let mut text = String::from("$\"");
     for byte in name.bytes() {
         match byte {
@@ -365,6 +380,9 @@ impl<'a> Text<'a> {
         self.line(&references);
         self.transitions();
         self.headers();
+        if self.runtime.asserts {
+            self.check_frame();
+        }
         if self.needs.masks.is_some() {
             self.select_mask();
         }
@@ -410,6 +428,15 @@ impl<'a> Text<'a> {
         let shared = if self.runtime.memory.shared { "1 shared" } else { "" };
         let memory = self.memory.clone();
         self.line(&format!("(import \"\" \"memory\" (memory {memory} {address} 0 {shared}))"));
+        let line = format!("(import \"\" \"state\" (global {} (mut i32)))", self.id("state"));
+        self.line(&line);
+        self.out += &asserts::imports(self.runtime);
+        if let Some(base) = linking::base_global(self.runtime) {
+            self.line(&format!("(import \"\" \"base\" (global {} i32))", quoted(&base)));
+        }
+        if self.runtime.sharing == Sharing::Import {
+            self.position_globals();
+        }
         if let ResumeTable::Table { name, is64, .. } = &self.runtime.table {
             let address = if *is64 { "i64" } else { "" };
             let line = format!("(import \"\" \"table\" (table {} {address} 0 funcref))", quoted(name));
@@ -438,18 +465,41 @@ impl<'a> Text<'a> {
     }
 
     fn globals(&mut self) {
-        let ptr = self.ptr;
-        let state = self.id("state");
-        self.line(&format!("(global {state} (mut i32) (i32.const 0))"));
+        if self.runtime.sharing != Sharing::Import {
+            self.position_globals();
+        }
         if self.needs.masks.is_some() {
             let (mask, bits, segment) = (self.id("mask"), self.id("mask_bits"), quoted(&self.runtime.mask_segment()));
             self.line(&format!("(global {mask} (mut i64) (i64.const 0))"));
             self.line(&format!("(global {bits} (mut i32) (i32.const 0))"));
             self.line(&format!("(data {segment} \"\")"));
         }
+    }
+
+    fn position_globals(&mut self) {
+        let zero = format!("({}.const 0)", self.ptr);
         for name in ["buffer", "position", "limit"] {
-            let id = self.id(name);
-            self.line(&format!("(global {id} (mut {ptr}) ({ptr}.const 0))"));
+            self.line(&linking::global(self.runtime, name, self.ptr, &zero));
+        }
+        if self.has_frames_global() {
+            self.line(&linking::global(self.runtime, "frames", self.ptr, &zero));
+        }
+        if self.runtime.sharing != Sharing::None {
+            let own = format!("({}.const {})", self.ptr, self.needs.reserve);
+            self.line(&linking::global(self.runtime, "reserve", self.ptr, &own));
+        }
+    }
+
+    /// Whether a global holds the address at which the frames start.
+    fn has_frames_global(&self) -> bool {
+        self.runtime.asserts || self.runtime.sharing != Sharing::None
+    }
+
+    /// Bytes kept free below the buffer's end.
+    fn reserve(&self) -> String {
+        match self.runtime.sharing {
+            Sharing::None => format!("({}.const {})", self.ptr, self.needs.reserve),
+            _ => format!("(global.get {})", self.id("reserve")),
         }
     }
 
@@ -468,7 +518,16 @@ impl<'a> Text<'a> {
         let (ptr, memory) = (self.ptr, self.memory.clone());
         let layout = self.runtime.layout();
         let (offsets, frames) = self.global_offsets();
-        let needed = frames + self.needs.reserve;
+        let reserve = self.reserve();
+        let needed = match self.runtime.sharing {
+            Sharing::None => format!("({ptr}.const {})", frames + self.needs.reserve),
+            _ => format!("({ptr}.add ({ptr}.const {frames}) {reserve})"),
+        };
+        let (frames_id, has_frames) = (self.id("frames"), self.has_frames_global());
+        let set_frames =
+            |value: &str| if has_frames { format!("(global.set {frames_id} {value})") } else { String::new() };
+        let frames_at_unwind = set_frames(&self.position());
+        let frames_at_rewind = set_frames(&format!("({ptr}.add (local.get $buffer) ({ptr}.const {frames}))"));
         let (state, buffer, position, limit) =
             (self.id("state"), self.id("buffer"), self.id("position"), self.id("limit"));
         let (save, restore): (Vec<String>, Vec<String>) = self
@@ -506,25 +565,28 @@ impl<'a> Text<'a> {
         };
         let normal = self.set_state(abi::State::Normal);
         let rewinding = self.set_state(abi::State::Rewinding);
-        self.line(&format!(
+        let begin_unwind = format!(
             "(func {begin} (param $buffer {ptr}) (local $end {ptr})
   (if (global.get {state}) (then (unreachable)))
   (local.set $end ({ptr}.load {memory} offset={end_offset} align=1 (local.get $buffer)))
   (global.set {limit} ({ptr}.const -1))
   (if (i32.eqz ({ptr}.eqz (local.get $end))) (then
     (if ({ptr}.lt_u (local.get $end) (local.get $buffer)) (then (return)))
-    (if ({ptr}.lt_u ({ptr}.sub (local.get $end) (local.get $buffer)) ({ptr}.const {needed})) (then (return)))
-    (global.set {limit} ({ptr}.sub (local.get $end) ({ptr}.const {reserve})))))
+    (if ({ptr}.lt_u ({ptr}.sub (local.get $end) (local.get $buffer)) {needed}) (then (return)))
+    (global.set {limit} ({ptr}.sub (local.get $end) {reserve}))))
   {reset}(global.set {buffer} (local.get $buffer))
   (global.set {position} ({ptr}.add (local.get $buffer) ({ptr}.const {frames})))
   ({ptr}.store {memory} offset={position_offset} align=1 (local.get $buffer) (global.get {position}))
   {save}
+  {frames_at_unwind}
   {check}{unwinding})",
             end_offset = layout.end(),
             position_offset = layout.position(),
-            reserve = self.needs.reserve,
             reset = self.needs.references.reset(|base| self.id(base)),
-        ));
+        );
+        let size = frames - u64::from(layout.globals());
+        let join = self.join_unwind(size, &save, &frames_at_unwind);
+        self.line(if self.runtime.sharing == Sharing::Import { &join } else { &begin_unwind });
         self.line(&format!(
             "(func {end}
   (if (i32.ne (global.get {state}) (i32.const 1)) (then (unreachable)))
@@ -533,22 +595,102 @@ impl<'a> Text<'a> {
             position_offset = layout.position(),
         ));
         let (begin, end) = (self.id("rewind_begin"), self.id("rewind_end"));
-        self.line(&format!(
+        let begin_rewind = format!(
             "(func {begin} (param $buffer {ptr})
   (if (global.get {state}) (then (unreachable)))
   (global.set {buffer} (local.get $buffer))
   (global.set {position} ({ptr}.load {memory} offset={position_offset} align=1 (local.get $buffer)))
   {restore}
+  {frames_at_rewind}
   {rewinding})",
             position_offset = layout.position(),
-        ));
+        );
+        let join = self.join_rewind(size, &restore);
+        self.line(if self.runtime.sharing == Sharing::Import { &join } else { &begin_rewind });
+        let frames_left = format!("({ptr}.ne {} (global.get {frames_id}))", self.position());
+        let frames_left = Assertion::FramesLeft.check(self.runtime, &frames_left);
         self.line(&format!(
             "(func {end}
   (if (i32.lt_u (global.get {state}) (i32.const 2)) (then (unreachable)))
+  {frames_left}
   {normal})"
         ));
         let get_state = self.id("get_state");
         self.line(&format!("(func {get_state} (result i32) (global.get {state}))"));
+    }
+
+    /// In a side module: saves its globals where the next frame would go, and lets the frames start behind them.
+    fn join_unwind(&self, size: u64, save: &str, set_frames: &str) -> String {
+        let (ptr, memory, position) = (self.ptr, &self.memory, self.position());
+        format!(
+            "(func {begin} (param $buffer {ptr})
+  (if (i32.ne (global.get {state}) (i32.const 1)) (then (unreachable)))
+  (if ({ptr}.gt_u ({ptr}.add {position} ({ptr}.const {size})) (global.get {limit})) (then {normal} (return)))
+  (local.set $buffer ({ptr}.sub {position} ({ptr}.const {globals})))
+  {save}
+  {step}
+  {set_frames}
+  ({ptr}.store {memory} offset={at} align=1 (global.get {buffer}) {position}))",
+            begin = self.id("unwind_begin"),
+            state = self.id("state"),
+            limit = self.id("limit"),
+            buffer = self.id("buffer"),
+            normal = self.set_state(abi::State::Normal),
+            step = self.move_position(size as i64),
+            globals = self.runtime.layout().globals(),
+            at = self.runtime.layout().position(),
+        )
+    }
+
+    /// In a side module: restores its globals from where the frames would start without them.
+    fn join_rewind(&self, size: u64, restore: &str) -> String {
+        let (ptr, frames) = (self.ptr, self.id("frames"));
+        format!(
+            "(func {begin} (param $buffer {ptr})
+  (if (i32.ne (global.get {state}) (i32.const 2)) (then (unreachable)))
+  (local.set $buffer ({ptr}.sub (global.get {frames}) ({ptr}.const {globals})))
+  {restore}
+  (global.set {frames} ({ptr}.add (global.get {frames}) ({ptr}.const {size}))))
+(func {raise}
+  (if ({ptr}.lt_u (global.get {reserve}) ({ptr}.const {own})) (then
+    (global.set {reserve} ({ptr}.const {own})))))",
+            begin = self.id("rewind_begin"),
+            state = self.id("state"),
+            globals = self.runtime.layout().globals(),
+            raise = self.id("raise_reserve"),
+            reserve = self.id("reserve"),
+            own = self.needs.reserve,
+        )
+    }
+
+    /// A function number as frames hold it.
+    fn in_frames(&self, number: &str) -> String {
+        match linking::base_global(self.runtime) {
+            Some(base) => format!("(i32.add {number} (global.get {}))", quoted(&base)),
+            None => number.into(),
+        }
+    }
+
+    /// What the next frame says its function is.
+    fn function_in_frame(&self) -> String {
+        let bytes = self.needs.layout.function_bytes;
+        let load = if bytes == 2 { "i32.load16_u" } else { "i32.load" };
+        let ptr = self.ptr;
+        format!("({load} {} align=1 ({ptr}.sub {} ({ptr}.const {bytes})))", self.memory, self.position())
+    }
+
+    fn check_frame(&mut self) {
+        let (ptr, state) = (self.ptr, self.id("state"));
+        let number = self.in_frames("(local.get $function)");
+        let checks = [
+            (Assertion::NotRewinding, format!("(i32.lt_u (global.get {state}) (i32.const 2))")),
+            (Assertion::NoFrame, format!("({ptr}.le_u {} (global.get {}))", self.position(), self.id("frames"))),
+            (Assertion::OtherFrame, format!("(i32.ne {} {number})", self.function_in_frame())),
+        ];
+        let checks: Vec<String> =
+            checks.iter().map(|(assertion, condition)| assertion.check(self.runtime, condition)).collect();
+        let name = quoted(&self.runtime.check_frame_helper());
+        self.line(&format!("(func {name} (param $function i32)\n  {})", checks.join("\n  ")));
     }
 
     /// Pushing and popping site and function number.
@@ -556,10 +698,8 @@ impl<'a> Text<'a> {
         let (ptr, memory) = (self.ptr, self.memory.clone());
         let position = self.position();
         let bytes = self.needs.layout.function_bytes;
-        let (store, load) = match bytes {
-            2 => ("i32.store16", "i32.load16_u"),
-            _ => ("i32.store", "i32.load"),
-        };
+        let store = if bytes == 2 { "i32.store16" } else { "i32.store" };
+        let function = self.in_frames("(local.get $function)");
         let (push, pop) = (self.id("push_header"), self.id("pop_header"));
         let step = self.move_position(1);
         let wide_step = self.move_position(2);
@@ -573,7 +713,7 @@ impl<'a> Text<'a> {
     (local.set $site (i32.const {WIDE_SITE}))))
   (i32.store8 {memory} {position} (local.get $site))
   {step}))
-  ({store} {memory} align=1 {position} (local.get $function))
+  ({store} {memory} align=1 {position} {function})
   {function_step})"
         ));
         let (back, pop_function) = (self.move_position(-i64::from(bytes)), self.id("pop_function"));
@@ -589,7 +729,7 @@ impl<'a> Text<'a> {
     (local.set $site (i32.load16_u {memory} align=1 {position}))))
   (local.get $site))"
         ));
-        let number = format!("({load} {memory} align=1 ({ptr}.sub {position} ({ptr}.const {bytes})))");
+        let number = self.function_in_frame();
         let next = self.id("next_function");
         match &self.runtime.table {
             ResumeTable::Table { base, is64, .. } => {
@@ -602,8 +742,11 @@ impl<'a> Text<'a> {
         }
         let (again, limit) = (self.id("finish_again"), self.id("limit"));
         let aborting = self.set_state(abi::State::Aborting);
+        let not_unwinding = format!("(i32.ne (global.get {}) (i32.const 1))", self.id("state"));
+        let still_rewinding = Assertion::StillRewinding.check(self.runtime, &not_unwinding);
         self.line(&format!(
             "(func {again} (param $site i32) (param $function i32) (result i32)
+  {still_rewinding}
   (call {push} (local.get $site) (local.get $function))
   (if ({ptr}.le_u {position} (global.get {limit})) (then (return (i32.const 0))))
   {aborting}

@@ -1,0 +1,223 @@
+//! A main and a side module of dynamic linking, both instrumented, fork with frames of both on one stack.
+
+mod support;
+
+use support::{ALL, Scratch, read_in_repository};
+use wasmtime::{
+    Caller, Engine, Global, GlobalType, Instance, Linker, Memory, Module, Mutability, Ref, RefType, Result, Store, Table,
+    TableType, Val, ValType,
+};
+
+const BUFFER: u32 = 65536;
+const SHARED: [&str; 6] = ["state", "buffer", "position", "limit", "frames", "reserve"];
+
+fn instrument(name: &str, options: &[&str]) -> Vec<u8> {
+    let scratch = Scratch::with("in.wat", read_in_repository(&format!("tests/linking/{name}.wat")));
+    let options: Vec<String> = options.iter().map(|o| format!("--pass-arg=fork-instrument-{o}")).collect();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    scratch.run(&[&ALL[..], &["in.wat", "--fork-instrument", "-o", "out.wasm"], &options].concat()).succeeded();
+    scratch.read("out.wasm")
+}
+
+/// Whose side of each fork the host follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Follow {
+    /// Does not fork, and gives the answers of the parent.
+    NeitherAsParent,
+    NeitherAsChild,
+    Parent,
+    Child,
+}
+
+/// What the host knows about one process.
+#[derive(Clone, Default)]
+struct Process {
+    modules: Vec<Instance>,
+    follow: Option<Follow>,
+    forks: u32,
+    /// Forks that failed.
+    aborts: u32,
+    /// The bytes of the buffer; 0 for no bound.
+    room: u32,
+}
+
+struct Modules {
+    engine: Engine,
+    main: Module,
+    side: Module,
+}
+
+struct Program {
+    store: Store<Process>,
+    main: Instance,
+    side: Instance,
+    memory: Memory,
+}
+
+impl Modules {
+    fn new(more: &[&str]) -> Modules {
+        let engine = Engine::default();
+        let main = instrument("main", &[&["entry@kernel.kernel_fork,env.side_twice", "export-globals"][..], more].concat());
+        let side = instrument("side", &[&["entry@kernel.kernel_fork", "import-globals"][..], more].concat());
+        let module = |wasm: &[u8]| Module::new(&engine, wasm).expect("the output is valid");
+        Modules { main: module(&main), side: module(&side), engine }
+    }
+
+    /// Links the two: the side module's function is reached through a table, as a dynamic linker resolves cycles.
+    fn start(&self) -> Result<Program> {
+        let mut store = Store::new(&self.engine, Process::default());
+        let mut linker = Linker::new(&self.engine);
+        linker.func_wrap("kernel", "kernel_fork", fork)?;
+        let late = Table::new(&mut store, TableType::new(RefType::FUNCREF, 1, None), Ref::Func(None))?;
+        linker.func_wrap("env", "side_twice", move |mut caller: Caller<'_, Process>, x: i32| -> Result<i32> {
+            let Some(Ref::Func(Some(function))) = late.get(&mut caller, 0) else { panic!("the side module is linked") };
+            function.typed::<i32, i32>(&caller)?.call(&mut caller, x)
+        })?;
+        let main = linker.instantiate(&mut store, &self.main)?;
+        let memory = main.get_memory(&mut store, "memory").expect("exported");
+        linker.define(&store, "env", "memory", memory)?;
+        linker.define(&store, "env", "functions", main.get_table(&mut store, "functions").expect("exported"))?;
+        for name in SHARED {
+            let name = format!("__wpk_fork_{name}");
+            linker.define(&store, "env", &name, main.get_global(&mut store, &name).expect("exported"))?;
+        }
+        let resume = main.get_table(&mut store, "__wpk_fork_table").expect("exported");
+        let base = resume.size(&store) as i32;
+        resume.grow(&mut store, 64, Ref::Func(None))?;
+        linker.define(&store, "env", "__wpk_fork_table", resume)?;
+        let base = Global::new(&mut store, GlobalType::new(ValType::I32, Mutability::Const), Val::I32(base))?;
+        linker.define(&store, "env", "__wpk_fork_table_base", base)?;
+        let side = linker.instantiate(&mut store, &self.side)?;
+        let function = side.get_func(&mut store, "side_twice").expect("exported");
+        late.set(&mut store, 0, Ref::Func(Some(function)))?;
+        store.data_mut().modules = vec![main, side];
+        Ok(Program { store, main, side, memory })
+    }
+}
+
+fn answer(process: &Process) -> i32 {
+    match process.follow {
+        Some(Follow::Parent | Follow::NeitherAsParent) => process.forks as i32,
+        _ => 0,
+    }
+}
+
+/// The entry: starts to unwind, or ends a rewind.
+fn fork(mut caller: Caller<'_, Process>) -> Result<i32> {
+    let modules = caller.data().modules.clone();
+    match state_of(&mut caller, modules[0])? {
+        0 => {
+            caller.data_mut().forks += 1;
+            if matches!(caller.data().follow, Some(Follow::NeitherAsParent | Follow::NeitherAsChild)) {
+                return Ok(answer(caller.data()));
+            }
+            let room = caller.data().room;
+            let end = if room == 0 { 0 } else { BUFFER + room };
+            let memory = modules[0].get_memory(&mut caller, "memory").expect("exported");
+            memory.write(&mut caller, BUFFER as usize + 4, &end.to_le_bytes())?;
+            for (i, module) in modules.iter().enumerate() {
+                if i > 0 && state_of(&mut caller, modules[0])? != 1 {
+                    break;
+                }
+                let begin = module.get_typed_func::<i32, ()>(&mut caller, "wpk_fork_unwind_begin")?;
+                begin.call(&mut caller, BUFFER as i32)?;
+            }
+            let fits = state_of(&mut caller, modules[0])? == 1;
+            caller.data_mut().aborts += u32::from(!fits);
+            Ok(-1)
+        }
+        state => {
+            let end = modules[0].get_typed_func::<(), ()>(&mut caller, "wpk_fork_rewind_end")?;
+            end.call(&mut caller, ())?;
+            caller.data_mut().aborts += u32::from(state == 3);
+            Ok(if state == 3 { -1 } else { answer(caller.data()) })
+        }
+    }
+}
+
+fn state_of(mut store: impl wasmtime::AsContextMut, main: Instance) -> Result<i32> {
+    let function = main.get_typed_func::<(), i32>(&mut store, "wpk_fork_state")?;
+    function.call(&mut store, ())
+}
+
+/// What can be seen of a run.
+#[derive(PartialEq, Eq, Debug)]
+struct Outcome {
+    result: i32,
+    counter: Option<i32>,
+    own: Option<i64>,
+    forks: u32,
+    aborts: u32,
+}
+
+/// Runs an export to its end, in fresh instances after each fork.
+fn run(modules: &Modules, export: &str, follow: Follow, room: u32) -> Result<Outcome> {
+    let mut program = modules.start()?;
+    program.store.data_mut().follow = Some(follow);
+    program.store.data_mut().room = room;
+    loop {
+        let Program { store, main, side, memory } = &mut program;
+        let result = main.get_typed_func::<i32, i32>(&mut *store, export)?.call(&mut *store, 5)?;
+        if state_of(&mut *store, *main)? == 0 {
+            let (counter, own) = (main.get_global(&mut *store, "counter"), side.get_global(&mut *store, "own"));
+            return Ok(Outcome {
+                result,
+                counter: counter.and_then(|g| g.get(&mut *store).i32()),
+                own: own.and_then(|g| g.get(&mut *store).i64()),
+                forks: store.data().forks,
+                aborts: store.data().aborts,
+            });
+        }
+        main.get_typed_func::<(), ()>(&mut *store, "wpk_fork_unwind_end")?.call(&mut *store, ())?;
+        let mut next = modules.start()?;
+        let bytes = memory.data(&*store).to_vec();
+        next.memory.data_mut(&mut next.store).copy_from_slice(&bytes);
+        let own = next.store.data().modules.clone();
+        *next.store.data_mut() = Process { modules: own.clone(), ..store.data().clone() };
+        for module in own {
+            let begin = module.get_typed_func::<i32, ()>(&mut next.store, "wpk_fork_rewind_begin")?;
+            begin.call(&mut next.store, BUFFER as i32)?;
+        }
+        program = next;
+    }
+}
+
+fn both_sides_are_as_without_forks(modules: &Modules) {
+    for export in ["direct", "indirect"] {
+        for (plain, forking) in [(Follow::NeitherAsParent, Follow::Parent), (Follow::NeitherAsChild, Follow::Child)] {
+            let expected = run(modules, export, plain, 0).expect("it runs");
+            assert!(expected.forks > 0);
+            let outcome = run(modules, export, forking, 0).unwrap_or_else(|e| panic!("{export}, {forking:?}: {e:?}"));
+            assert_eq!(outcome, expected, "{export}, {forking:?}");
+        }
+    }
+}
+
+#[test]
+fn a_fork_with_frames_of_both_modules_on_the_stack_resumes_both() {
+    both_sides_are_as_without_forks(&Modules::new(&[]));
+}
+
+#[test]
+fn modules_that_share_frames_can_check_themselves() {
+    both_sides_are_as_without_forks(&Modules::new(&["asserts"]));
+}
+
+#[test]
+fn a_buffer_that_is_too_small_for_the_frames_of_both_fails_the_fork_and_nothing_else() {
+    let modules = Modules::new(&[]);
+    let failed = run(&modules, "direct", Follow::Parent, 8).expect("it runs");
+    assert_eq!(failed.aborts, failed.forks);
+    let mut fitted = 0;
+    for room in 8..160 {
+        let outcome = run(&modules, "direct", Follow::Parent, room).unwrap_or_else(|e| panic!("{room} bytes: {e:?}"));
+        assert_eq!(outcome.counter, failed.counter, "{room} bytes");
+        assert_eq!(outcome.own, failed.own, "{room} bytes");
+        if outcome.aborts > 0 {
+            assert_eq!(outcome.result, failed.result, "{room} bytes");
+        } else {
+            fitted += 1;
+        }
+    }
+    assert!(fitted > 0);
+}
