@@ -147,6 +147,10 @@ fn check(cli: &Cli, tool: &Tool, file: &Path, name: String, output: &Path) -> Re
     arguments.push(format!("--fork-instrument={entry}"));
     arguments.push("--pass-arg=fork-instrument-verbose".into());
     arguments.extend(cli.options.iter().map(|option| format!("--pass-arg=fork-instrument-{option}")));
+    // Without a memory of its own, as GC languages are, the module gets one for the frames.
+    if !summary.has_memory {
+        arguments.push("--pass-arg=fork-instrument-in-secondary-memory".into());
+    }
     row.entry = entry;
     let run = tool.run(file, output, &arguments)?;
     row.outcome = match run.status {

@@ -35,6 +35,7 @@ pub struct Summary {
     pub target_features: Vec<String>,
     /// Whether it is a side module of dynamic linking.
     pub is_side_module: bool,
+    pub has_memory: bool,
 }
 
 /// Reads a module. Call [`validate`] first: nothing is checked here.
@@ -54,6 +55,7 @@ pub fn summarize(wasm: &[u8]) -> Result<Summary> {
                         TypeRef::Global(_) => "global",
                         TypeRef::Tag(_) => "tag",
                     };
+                    summary.has_memory |= kind == "memory";
                     summary.imports.insert((format!("{}.{}", import.module, import.name), kind));
                     if kind == "function" {
                         let (module, name) = (import.module.to_owned(), import.name.to_owned());
@@ -61,6 +63,7 @@ pub fn summarize(wasm: &[u8]) -> Result<Summary> {
                     }
                 }
             }
+            Payload::MemorySection(section) => summary.has_memory |= section.count() > 0,
             Payload::FunctionSection(section) => summary.defined = section.count(),
             Payload::ExportSection(section) => {
                 for export in section {
