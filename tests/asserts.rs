@@ -76,8 +76,8 @@ impl Program {
         match *self.store.data() {
             Host::LosesFrames => memory.write(&mut self.store, BUFFER as usize, &start.to_le_bytes())?,
             Host::ChangesFunction => {
-                // The innermost frame: a byte for the site, two for the function.
-                let number = start as usize + 1;
+                // The innermost frame, of a function with one landing and no locals: two bytes for the function.
+                let number = start as usize;
                 assert!(number + 2 < top);
                 let old = memory.data(&self.store)[number];
                 memory.data_mut(&mut self.store)[number] = (old + 1) % 3;

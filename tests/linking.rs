@@ -76,10 +76,12 @@ impl Modules {
         let main = linker.instantiate(&mut store, &self.main)?;
         let memory = main.get_memory(&mut store, "memory").expect("exported");
         linker.define(&store, "env", "memory", memory)?;
-        linker.define(&store, "env", "functions", main.get_table(&mut store, "functions").expect("exported"))?;
+        let functions = main.get_table(&mut store, "functions").expect("exported");
+        linker.define(&store, "env", "functions", functions)?;
         for name in SHARED {
             let name = format!("__wpk_fork_{name}");
-            linker.define(&store, "env", &name, main.get_global(&mut store, &name).expect("exported"))?;
+            let global = main.get_global(&mut store, &name).expect("exported");
+            linker.define(&store, "env", &name, global)?;
         }
         let resume = main.get_table(&mut store, "__wpk_fork_table").expect("exported");
         let base = resume.size(&store) as i32;
