@@ -68,10 +68,18 @@ size_t nullable_type(size_t type) {
 size_t basic_reference(uint32_t reference_class) {
   HeapType::BasicHeapType heap = HeapType::func;
   switch (reference_class) {
-    case 2: heap = HeapType::ext; break;
-    case 3: heap = HeapType::any; break;
-    case 4: heap = HeapType::exn; break;
-    case 5: heap = HeapType::i31; break;
+  case 2:
+    heap = HeapType::ext;
+    break;
+  case 3:
+    heap = HeapType::any;
+    break;
+  case 4:
+    heap = HeapType::exn;
+    break;
+  case 5:
+    heap = HeapType::i31;
+    break;
   }
   return Type(heap, Nullable).getID();
 }
@@ -195,11 +203,8 @@ Expression** captured_operand(Expression* expression) {
 
 } // namespace
 
-bool is_replayable(Module& module,
-                   size_t address,
-                   rust::Slice<const rust::String> tables,
-                   rust::Slice<const rust::String> globals,
-                   rust::Vec<size_t>& captures) {
+bool is_replayable(Module& module, size_t address, rust::Slice<const rust::String> tables,
+                   rust::Slice<const rust::String> globals, rust::Vec<size_t>& captures) {
   auto* expression = as_expression(address);
   if (expression->type == Type::unreachable) {
     return false;
@@ -363,22 +368,22 @@ struct DefaultMaker {
   Expression* make_basic(HeapType::BasicHeapType heap) {
     auto* zero = builder.makeConst(int32_t(0));
     switch (heap) {
-      case HeapType::any:
-      case HeapType::eq:
-      case HeapType::i31:
-        return builder.makeRefI31(zero);
-      case HeapType::ext:
-        return module.features.hasGC() ? builder.makeRefAs(ExternConvertAny, builder.makeRefI31(zero)) : nullptr;
-      case HeapType::string:
-        return builder.makeStringConst(Name(""));
-      case HeapType::struct_:
-        return builder.makeStructNew(HeapType(Struct()), std::initializer_list<Expression*>{});
-      case HeapType::array:
-        return builder.makeArrayNewFixed(HeapType(Array(Field(Field::i8, Mutable))), std::vector<Expression*>{});
-      case HeapType::func:
-        return make_function(HeapType(Signature()));
-      default:
-        return nullptr;
+    case HeapType::any:
+    case HeapType::eq:
+    case HeapType::i31:
+      return builder.makeRefI31(zero);
+    case HeapType::ext:
+      return module.features.hasGC() ? builder.makeRefAs(ExternConvertAny, builder.makeRefI31(zero)) : nullptr;
+    case HeapType::string:
+      return builder.makeStringConst(Name(""));
+    case HeapType::struct_:
+      return builder.makeStructNew(HeapType(Struct()), std::initializer_list<Expression*>{});
+    case HeapType::array:
+      return builder.makeArrayNewFixed(HeapType(Array(Field(Field::i8, Mutable))), std::vector<Expression*>{});
+    case HeapType::func:
+      return make_function(HeapType(Signature()));
+    default:
+      return nullptr;
     }
   }
 
@@ -426,11 +431,7 @@ rust::Vec<TagRow> list_tags(const Module& module) {
   return rows;
 }
 
-void add_reference_table(Module& module,
-                         rust::Str text,
-                         rust::Str export_name,
-                         size_t type,
-                         uint32_t size,
+void add_reference_table(Module& module, rust::Str text, rust::Str export_name, size_t type, uint32_t size,
                          rust::Slice<const rust::String> functions) {
   auto name = as_name(text);
   auto* table = module.addTable(Builder::makeTable(name, Type(type), size, Table::kUnlimitedSize));

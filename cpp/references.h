@@ -50,11 +50,8 @@ std::unique_ptr<ReachingSets> reaching_sets(Module& module, Function& func);
 // Whether the expression can be computed again once its captured operands are known: constants, immutable globals,
 // ref.i31, reads of the tables named, and casts and conversions of these. `captures` gets the numeric operands whose
 // value must be kept.
-bool is_replayable(Module& module,
-                   size_t expression,
-                   rust::Slice<const rust::String> tables,
-                   rust::Slice<const rust::String> globals,
-                   rust::Vec<size_t>& captures);
+bool is_replayable(Module& module, size_t expression, rust::Slice<const rust::String> tables,
+                   rust::Slice<const rust::String> globals, rust::Vec<size_t>& captures);
 
 // Whether two replayable expressions differ in their captured operands only.
 bool is_same_replay(size_t left, size_t right);
@@ -76,11 +73,7 @@ struct TagRow;
 rust::Vec<TagRow> list_tags(const Module& module);
 
 // Adds an exported table of nullable references that can grow, and fills it from its start with functions.
-void add_reference_table(Module& module,
-                         rust::Str name,
-                         rust::Str export_name,
-                         size_t type,
-                         uint32_t size,
+void add_reference_table(Module& module, rust::Str name, rust::Str export_name, size_t type, uint32_t size,
                          rust::Slice<const rust::String> functions);
 
 } // namespace fork_instrument

@@ -1,10 +1,12 @@
 #include "tool.h"
 
+#include <csignal>
 #include <cstdlib>
 #include <exception>
 #include <iostream>
 #include <pthread.h>
 #include <thread>
+#include <unistd.h>
 
 #include "fork-instrument/src/ir/ffi.rs.h"
 #include "support/file.h"
@@ -15,6 +17,11 @@ namespace wasm {
 
 // How the tool ends the process, which it does only after success: the outputs are put in their places first.
 [[noreturn]] void binaryen_wasm_opt_exit(int code) {
+  std::cout.flush();
+  if (code == EXIT_SUCCESS && !std::cout) {
+    std::cerr << "Fatal: Failed writing to standard output" << std::endl;
+    code = EXIT_FAILURE;
+  }
   if (code == EXIT_SUCCESS && !fork_instrument::finish_outputs()) {
     code = EXIT_FAILURE;
   }
@@ -46,11 +53,19 @@ void ask_for_large_stacks() {
 
 } // namespace
 
-int32_t run_wasm_opt(rust::Vec<rust::String> arguments) {
+int32_t run_wasm_opt(rust::Slice<const uint8_t> arguments) {
   std::vector<std::string> strings;
-  for (auto& argument : arguments) {
-    strings.emplace_back(argument.data(), argument.size());
+  for (auto byte : arguments) {
+    if (strings.empty()) {
+      strings.emplace_back();
+    }
+    if (byte) {
+      strings.back().push_back(char(byte));
+    } else {
+      strings.emplace_back();
+    }
   }
+  strings.pop_back();
   std::vector<const char*> pointers;
   for (auto& string : strings) {
     pointers.push_back(string.c_str());
@@ -73,7 +88,20 @@ int32_t run_wasm_opt(rust::Vec<rust::String> arguments) {
   return status;
 }
 
+namespace {
+
+// Binaryen's assertions, and those of the DWARF reader in it, abort.
+void on_abort(int) {
+  static const char message[] = "Fatal: Binaryen gave up on this module. If it has DWARF debug information, strip that "
+                                "first with --strip-dwarf\n";
+  [[maybe_unused]] auto written = write(STDERR_FILENO, message, sizeof(message) - 1);
+  _exit(EXIT_FAILURE);
+}
+
+} // namespace
+
 void install_terminate_handler() {
+  std::signal(SIGABRT, on_abort);
   std::set_terminate([]() {
     if (auto error = std::current_exception()) {
       try {

@@ -4,6 +4,8 @@
 //! about a function; [`analysis`], which decides; [`transform`], which rewrites; [`separate`], which moves resume functions out; [`pass`], the
 //! recipe; [`output`], the tool's files; [`ir`], safe handles over Binaryen.
 
+use std::ffi::OsString;
+
 pub mod abi;
 pub mod analysis;
 pub mod error;
@@ -18,13 +20,16 @@ pub mod transform;
 
 /// Runs `wasm-opt` with our pass in its registry. `arguments` starts with the program's name. Returns only on failure,
 /// with the exit status; a fatal error has been printed.
-pub fn wasm_opt(arguments: Vec<String>) -> i32 {
+pub fn wasm_opt(arguments: Vec<OsString>) -> i32 {
     pass::register();
     ir::at_successful_exit(output::finish);
     match output::redirect(arguments).map_err(|e| format!("Fatal: {e}")).and_then(ir::run_wasm_opt) {
         Ok(status) => status,
         Err(message) => {
             eprintln!("{message}");
+            if message.contains("DW_") || message.to_lowercase().contains("dwarf") {
+                eprintln!("Binaryen cannot read this DWARF debug information: strip it first with --strip-dwarf");
+            }
             1
         }
     }

@@ -64,11 +64,7 @@ pub const OPTIONS: &[OptionInfo] = &[
         value: "",
         help: "the frames go to an additional memory, exported as wpk_fork_memory, that buffer pointers then refer to",
     },
-    OptionInfo {
-        name: "secondary-memory-size",
-        value: "pages",
-        help: "the initial size of that memory; default 1",
-    },
+    OptionInfo { name: "secondary-memory-size", value: "pages", help: "the initial size of that memory; default 1" },
     OptionInfo {
         name: "export-globals",
         value: "",
@@ -216,7 +212,10 @@ impl Options {
             }
         }
         if !own.is_empty() {
+            let also = arguments.iter().any(|(key, _)| key.strip_prefix(PREFIX) == Some("entry"));
+            let listed = if also { std::mem::take(&mut options.entry) } else { Vec::new() };
             options.entry = entries(own)?;
+            options.entry.extend(listed);
         }
         options.check_combinations()?;
         Ok(options)
@@ -348,6 +347,10 @@ fn entries(value: &str) -> Result<Vec<Pattern>, Error> {
 
 /// A list of names, separated by commas outside of parentheses (C++ names have some); `@file` reads one name a line.
 fn names(option: &str, value: &str) -> Result<Vec<Pattern>, Error> {
+    // What Binaryen passes for an argument without `@`; a function of that name can be written twice.
+    if value == "1" {
+        return Err(bad(option, value, "a value is missing after the @"));
+    }
     let mut patterns = Vec::new();
     for name in split_names(value) {
         if let Some(path) = name.strip_prefix('@') {

@@ -4,6 +4,7 @@
 //! instead. When it has ended well, that is copied to a temporary file in the folder of the destination, which then
 //! takes the destination's place; whatever goes wrong before leaves the destination as it was.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
@@ -30,9 +31,12 @@ struct Outputs {
     has_main: bool,
     /// Whether output is text.
     text: bool,
+    /// Whether the pipeline runs until nothing changes.
+    converges: bool,
 }
 
-static OUTPUTS: Mutex<Outputs> = Mutex::new(Outputs { files: Vec::new(), has_main: false, text: false });
+static OUTPUTS: Mutex<Outputs> =
+    Mutex::new(Outputs { files: Vec::new(), has_main: false, text: false, converges: false });
 
 fn outputs() -> std::sync::MutexGuard<'static, Outputs> {
     OUTPUTS.lock().unwrap_or_else(|e| e.into_inner())
@@ -42,7 +46,22 @@ fn outputs() -> std::sync::MutexGuard<'static, Outputs> {
 const OUTPUT_OPTIONS: &[&str] = &["-o", "--output", "-osm", "--output-source-map"];
 
 /// Redirects all output files of a command line to memory. `-` and an empty name are standard output, and stay.
-pub fn redirect(arguments: Vec<String>) -> Result<Vec<String>, String> {
+pub fn redirect(arguments: Vec<OsString>) -> Result<Vec<OsString>, String> {
+    // An argument that is no text is left alone, and so are all with it.
+    let texts: Option<Vec<String>> = arguments.iter().map(|a| a.to_str().map(String::from)).collect();
+    match texts {
+        Some(texts) => Ok(redirect_texts(texts)?.into_iter().map(OsString::from).collect()),
+        None => Ok(arguments),
+    }
+}
+
+fn redirect_texts(arguments: Vec<String>) -> Result<Vec<String>, String> {
+    // These run commands on the outputs before the tool ends.
+    let is_fuzz_command = |a: &String| a.starts_with("--extra-fuzz-command") || a.starts_with("-efc");
+    if arguments.iter().any(is_fuzz_command) {
+        return Ok(arguments);
+    }
+    outputs().converges = arguments.iter().any(|a| a == "--converge" || a == "-c");
     let mut redirected = Vec::new();
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
@@ -75,16 +94,17 @@ fn redirect_file(destination: &Path) -> Result<String, String> {
     let refuse = |e: io::Error| format!("Failed opening output file '{}': {e}", destination.display());
     let destination = match fs::metadata(destination) {
         Ok(metadata) if metadata.is_dir() => return Err(refuse(io::Error::from(io::ErrorKind::IsADirectory))),
-        Ok(_) => {
+        Ok(metadata) => {
             File::options().append(true).open(destination).map_err(refuse)?;
-            fs::canonicalize(destination).map_err(refuse)?
+            // What a link points to takes the new content; pipes and devices are written to as they are.
+            if metadata.is_file() { fs::canonicalize(destination).map_err(refuse)? } else { destination.to_path_buf() }
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let folder = folder_of(destination);
-            if !folder.is_dir() {
+            let target = follow_links(destination);
+            if !folder_of(&target).is_dir() {
                 return Err(refuse(e));
             }
-            destination.to_path_buf()
+            target
         }
         Err(e) => return Err(refuse(e)),
     };
@@ -94,6 +114,19 @@ fn redirect_file(destination: &Path) -> Result<String, String> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     outputs().files.push(Output { destination, bytes: Bytes::File(file) });
     Ok(path)
+}
+
+/// Where a chain of symbolic links ends, whether there is something or not.
+fn follow_links(path: &Path) -> PathBuf {
+    let mut path = path.to_path_buf();
+    // As many links as systems follow.
+    for _ in 0..40 {
+        match fs::read_link(&path) {
+            Ok(target) => path = folder_of(&path).join(target),
+            Err(_) => break,
+        }
+    }
+    path
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -106,6 +139,11 @@ fn folder_of(path: &Path) -> &Path {
 /// Whether the main output is text.
 pub fn is_text() -> bool {
     outputs().text
+}
+
+/// Whether the pipeline runs again and again until nothing changes.
+pub fn converges() -> bool {
+    outputs().converges
 }
 
 /// Adds a file that is written if, and only if, the main output is.
@@ -141,6 +179,11 @@ fn prepare(output: Output) -> io::Result<Option<(tempfile::NamedTempFile, PathBu
             let mut bytes = Vec::new();
             file.seek(SeekFrom::Start(0))?;
             file.read_to_end(&mut bytes)?;
+            if bytes.is_empty() {
+                // Binaryen opened no such file: a source map of text output, for one.
+                return Ok(None);
+            }
+            check_complete(&bytes)?;
             bytes
         }
     };
@@ -161,4 +204,27 @@ fn prepare(output: Output) -> io::Result<Option<(tempfile::NamedTempFile, PathBu
         file.as_file().set_permissions(existing.permissions())?;
     }
     Ok(Some((file, output.destination)))
+}
+
+/// Binaryen does not notice when a write fails. A binary whose sections do not add up to its size was cut short.
+fn check_complete(bytes: &[u8]) -> io::Result<()> {
+    let Some(mut rest) = bytes.strip_prefix(b"\0asm\x01\0\0\0") else { return Ok(()) };
+    while let Some((_, after_id)) = rest.split_first() {
+        rest = leb128(after_id)
+            .and_then(|(size, body)| body.get(size..))
+            .ok_or_else(|| io::Error::from(io::ErrorKind::StorageFull))?;
+    }
+    Ok(())
+}
+
+/// A number and what follows it.
+fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let mut value = 0usize;
+    for (i, byte) in bytes.iter().enumerate().take(5) {
+        value |= usize::from(byte & 0x7f) << (7 * i);
+        if byte & 0x80 == 0 {
+            return Some((value, &bytes[i + 1..]));
+        }
+    }
+    None
 }

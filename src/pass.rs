@@ -29,6 +29,10 @@ pub fn register() {
 
 fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Error> {
     let options = Options::parse(argument, &pass.arguments())?;
+    if output::converges() && module.has_custom_section(abi::SECTION) {
+        // The pipeline runs again; this pass has done its work.
+        return Ok(());
+    }
     check_not_instrumented(module)?;
     check_entries(module, &options)?;
     replace_entry_references(module, &options);
@@ -37,6 +41,9 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
         let entries: Vec<&str> = options.entry.iter().map(|p| p.text()).collect();
         warn(&format!("the module does not import the entry {}: it is left as it is", entries.join(", ")));
         return Ok(());
+    }
+    for entry in path.unmatched_entries(&options.entry) {
+        warn(&format!("entry: the module does not import {}", entry.text()));
     }
     warn_about_lists(&path, &options);
     if options.verbose {

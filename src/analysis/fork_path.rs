@@ -275,6 +275,13 @@ impl ForkPath {
             .filter(move |&i| patterns.iter().any(|p| p.matches(&self.functions[i as usize].name)))
     }
 
+    /// Entries that match no imported function.
+    pub fn unmatched_entries<'a>(&'a self, patterns: &'a [Pattern]) -> impl Iterator<Item = &'a Pattern> + 'a {
+        let imported =
+            |p: &Pattern| self.functions.iter().any(|f| f.imported && p.matches(&format!("{}.{}", f.module, f.base)));
+        patterns.iter().filter(move |p| !imported(p))
+    }
+
     /// Patterns that match no function.
     pub fn unmatched<'a>(&'a self, patterns: &'a [Pattern]) -> impl Iterator<Item = &'a Pattern> + 'a {
         patterns.iter().filter(|p| !self.functions.iter().any(|f| p.matches(&f.name)))

@@ -54,5 +54,5 @@ fn main() {
     if cli.debuginfo {
         arguments.push("-g".into());
     }
-    std::process::exit(fork_instrument::wasm_opt(arguments));
+    std::process::exit(fork_instrument::wasm_opt(arguments.into_iter().map(Into::into).collect()));
 }

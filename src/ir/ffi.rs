@@ -265,7 +265,7 @@ pub mod bridge {
         fn make_default(module: Pin<&mut Module>, type_id: usize) -> usize;
 
         fn register_pass(name: &str, description: &str);
-        fn run_wasm_opt(arguments: Vec<String>) -> Result<i32>;
+        fn run_wasm_opt(arguments: &[u8]) -> Result<i32>;
         fn install_terminate_handler();
     }
 }

@@ -13,6 +13,7 @@ mod references;
 mod split;
 mod task;
 
+use std::ffi::OsString;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::ptr::NonNull;
@@ -291,9 +292,14 @@ impl Node {
 
 /// Runs Binaryen's `wasm-opt` with the process's arguments. Does not return when it succeeds: the tool ends the process
 /// with its status. An error is the text of a fatal error.
-pub fn run_wasm_opt(arguments: Vec<String>) -> Result<i32, String> {
+pub fn run_wasm_opt(arguments: Vec<OsString>) -> Result<i32, String> {
     bridge::install_terminate_handler();
-    bridge::run_wasm_opt(arguments).map_err(|e| e.what().to_string())
+    let mut bytes = Vec::new();
+    for argument in arguments {
+        bytes.extend(argument.as_encoded_bytes());
+        bytes.push(0);
+    }
+    bridge::run_wasm_opt(&bytes).map_err(|e| e.what().to_string())
 }
 
 /// A pinned reference to a C++ object behind a handle.

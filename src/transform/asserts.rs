@@ -98,7 +98,8 @@ pub fn imports(runtime: &Runtime) -> String {
     if !runtime.asserts {
         return String::new();
     }
-    let import = |assertion: &Assertion| format!("(import \"\" \"assert\" (func {}))\n", quoted(&assertion.reporter(runtime)));
+    let import =
+        |assertion: &Assertion| format!("(import \"\" \"assert\" (func {}))\n", quoted(&assertion.reporter(runtime)));
     Assertion::ALL.iter().map(import).collect()
 }
 

@@ -347,7 +347,7 @@ impl<'m> Rewriter<'_, 'm> {
         let callee = region.landing.map(|site| plan.landing(site).callee);
         let is_called = matches!(callee, Some(Callee::Function(_) | Callee::NextFrame));
         if is_called && entry == Entry::Rewinding && region.parts.is_empty() {
-            return self.call_resume(region.landing.expect("it has a callee"));
+            return self.call_resume(region.landing.expect("it has a callee"), expr);
         }
         let mut part_entry = entry;
         for &(child, part) in &region.parts {
@@ -368,7 +368,7 @@ impl<'m> Rewriter<'_, 'm> {
             let choice = self.choose_resumed(region, site, entry, expr);
             return self.put_before(lead_in, choice);
         }
-        let call = self.call_resume(site);
+        let call = self.call_resume(site, expr);
         let expr = self.after_lead_in(lead_in, expr);
         self.build().if_(self.rewinding(), call, Some(expr))
     }
@@ -377,7 +377,7 @@ impl<'m> Rewriter<'_, 'm> {
     fn choose_resumed(&self, region: &Region, site: Site, entry: Entry, expr: Expr<'m>) -> Expr<'m> {
         debug_assert!(!region.parts.is_empty());
         let resumed = self.on_entry(entry, self.build().i32_eq(self.site(), self.build().i32(site.0)));
-        let call = self.call_resume(site);
+        let call = self.call_resume(site, expr);
         self.build().if_(resumed, call, Some(expr))
     }
 
@@ -418,8 +418,8 @@ impl<'m> Rewriter<'_, 'm> {
         build.if_(skipped, kept, Some(evaluated))
     }
 
-    /// Resumes the callee of a landing.
-    fn call_resume(&self, site: Site) -> Expr<'m> {
+    /// Resumes the callee of a landing, whose call is given for its location.
+    fn call_resume(&self, site: Site, original: Expr<'m>) -> Expr<'m> {
         let landing = self.cx.plan.landing(site);
         let resumed = match landing.callee {
             Callee::Entry => unreachable!("an entry import is called again, not resumed"),
@@ -428,6 +428,7 @@ impl<'m> Rewriter<'_, 'm> {
             }
             Callee::NextFrame => self.cx.runtime.call_next_frame(self.build(), landing.result),
         };
+        self.cx.function.copy_location(original, resumed);
         self.cx.function.cast(self.cx.module, resumed, landing.result)
     }
 }
