@@ -57,8 +57,8 @@ pub struct FrameLayout {
 }
 
 impl FrameLayout {
-    pub fn for_functions(count: usize, payload_bytes: u32) -> FrameLayout {
-        FrameLayout { function_bytes: if count < 0x10000 { 2 } else { 4 }, payload_bytes }
+    pub fn for_functions(count: usize) -> FrameLayout {
+        FrameLayout { function_bytes: if count < 0x10000 { 2 } else { 4 }, payload_bytes: 0 }
     }
 
     /// The size of the function's largest frame, in bytes.

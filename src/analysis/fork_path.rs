@@ -308,8 +308,9 @@ impl ForkPath {
         if forks { CallClass::Indirect } else { CallClass::CannotFork }
     }
 
+    /// Whether anything can fork: an entry is imported, or other modules that share the state can be called.
     pub fn has_entry(&self) -> bool {
-        !self.entries.is_empty()
+        !self.entries.is_empty() || !self.shared_tables.is_empty()
     }
 
     /// Entry imports, ascending.

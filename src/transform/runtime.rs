@@ -226,7 +226,8 @@ impl RuntimeNeeds {
         let names = &runtime.resume_names;
         // Modules that share frames agree on the width, and count their functions together.
         let count = if runtime.sharing == Sharing::None { plans.len() } else { usize::MAX };
-        let layout = FrameLayout::for_functions(count, references.payload_bytes());
+        let payload_bytes = references.payload_bytes();
+        let layout = FrameLayout { payload_bytes, ..FrameLayout::for_functions(count) };
         let mut needs = RuntimeNeeds {
             globals,
             layout,
