@@ -50,8 +50,10 @@ test-node: tools
 test-programs: tools build
 	scripts/test-programs
 
+# Writes docs/benchmarks.*. BENCH_ARGS measures a part: "--only sqlite --rows size,locals".
 bench: tools build
-	cargo bench --workspace
+	LEVELS=O2 scripts/build-programs $(TARGET)/programs sqlite lua quickjs wasm3 bzip2 zlib lz4 zstd onig
+	$(TARGET)/release/fork-bench $(BENCH_ARGS)
 
 # The generator's long run: FUZZ_ARGS picks seeds and counts.
 fuzz: tools

@@ -1,6 +1,7 @@
 #include "tool.h"
 
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <iostream>
@@ -18,7 +19,8 @@ namespace wasm {
 // How the tool ends the process, which it does only after success: the outputs are put in their places first.
 [[noreturn]] void binaryen_wasm_opt_exit(int code) {
   std::cout.flush();
-  if (code == EXIT_SUCCESS && !std::cout) {
+  // The error flag stays, whichever stream noticed.
+  if (code == EXIT_SUCCESS && (std::fflush(stdout) != 0 || std::ferror(stdout))) {
     std::cerr << "Fatal: Failed writing to standard output" << std::endl;
     code = EXIT_FAILURE;
   }

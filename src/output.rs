@@ -206,9 +206,13 @@ fn prepare(output: Output) -> io::Result<Option<(tempfile::NamedTempFile, PathBu
     Ok(Some((file, output.destination)))
 }
 
-/// Binaryen does not notice when a write fails. A binary whose sections do not add up to its size was cut short.
+/// Binaryen does not notice when a write fails. A binary whose sections do not add up to its
+/// size was cut short, and so was a text without its last parenthesis.
 fn check_complete(bytes: &[u8]) -> io::Result<()> {
-    let Some(mut rest) = bytes.strip_prefix(b"\0asm\x01\0\0\0") else { return Ok(()) };
+    let Some(mut rest) = bytes.strip_prefix(b"\0asm\x01\0\0\0") else {
+        let is_cut = bytes.starts_with(b"(module") && !bytes.ends_with(b")\n");
+        return if is_cut { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) };
+    };
     while let Some((_, after_id)) = rest.split_first() {
         rest = leb128(after_id)
             .and_then(|(size, body)| body.get(size..))

@@ -4,8 +4,8 @@ mod support;
 
 use support::{ALL, Scratch, read_in_repository};
 use wasmtime::{
-    Caller, Engine, Global, GlobalType, Instance, Linker, Memory, Module, Mutability, Ref, RefType, Result, Store, Table,
-    TableType, Val, ValType,
+    Caller, Engine, Global, GlobalType, Instance, Linker, Memory, Module, Mutability, Ref, RefType, Result, Store,
+    Table, TableType, Val, ValType,
 };
 
 const BUFFER: u32 = 65536;
@@ -57,7 +57,8 @@ struct Program {
 impl Modules {
     fn new(more: &[&str]) -> Modules {
         let engine = Engine::default();
-        let main = instrument("main", &[&["entry@kernel.kernel_fork,env.side_twice", "export-globals"][..], more].concat());
+        let main =
+            instrument("main", &[&["entry@kernel.kernel_fork,env.side_twice", "export-globals"][..], more].concat());
         let side = instrument("side", &[&["entry@kernel.kernel_fork", "import-globals"][..], more].concat());
         let module = |wasm: &[u8]| Module::new(&engine, wasm).expect("the output is valid");
         Modules { main: module(&main), side: module(&side), engine }

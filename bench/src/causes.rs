@@ -21,8 +21,8 @@ struct Names {
     imported: u32,
 }
 
-/// Analyses the separate column of the largest module.
-pub fn measure(module: &Module, variants: &[Variant], results: &mut Results) -> Result<()> {
+/// Analyses the separate column of the largest module. `path` names the functions on the fork path.
+pub fn measure(module: &Module, variants: &[Variant], path: &BTreeSet<String>, results: &mut Results) -> Result<()> {
     if module.name != SQLITE {
         return Ok(());
     }
@@ -31,8 +31,13 @@ pub fn measure(module: &Module, variants: &[Variant], results: &mut Results) -> 
     let plain = std::fs::read(&plain.named)?;
     let (_, resume) = separate.resume.as_ref().expect("it has two files");
     let parts = results.causes.entry(module.name.to_owned()).or_default();
-    parts.insert("first".to_owned(), first(&plain, &std::fs::read(&separate.named)?)?);
-    parts.insert("resume".to_owned(), second(&std::fs::read(resume)?)?);
+    let (instrumented, resume) = (std::fs::read(&separate.named)?, std::fs::read(resume)?);
+    parts.insert("first".to_owned(), first(&plain, &instrumented)?);
+    parts.insert("resume".to_owned(), second(&resume)?);
+    let on_path = |name: &str| path.contains(name);
+    parts.insert("classes.plain".to_owned(), classes(&plain, on_path)?);
+    parts.insert("classes.first".to_owned(), classes(&instrumented, on_path)?);
+    parts.insert("classes.resume".to_owned(), classes(&resume, |name| name.ends_with(".resume"))?);
     Ok(())
 }
 
@@ -227,11 +232,14 @@ fn constructs(body: &FunctionBody<'_>, names: &Names) -> Result<BTreeMap<&'stati
             Operator::Call { function_index } => {
                 let name = names.functions.get(function_index).map_or("", String::as_str);
                 let base = name.strip_prefix("fork.").unwrap_or("");
-                if base.starts_with("pop") {
+                if base.starts_with("pop") || is_mask_of_popped_site(&ops, at, names) {
                     take(&mut taken, at, POPS);
+                    if base == "select_mask" {
+                        take(&mut taken, at - 1, POPS);
+                    }
                     match ops[at + 1].operator {
                         Operator::LocalSet { local_index } | Operator::LocalTee { local_index } => {
-                            if base == "pop_header" {
+                            if base == "pop_header" || base == "select_mask" {
                                 sites.insert(local_index);
                             }
                             take(&mut taken, at + 1, POPS);
@@ -250,6 +258,9 @@ fn constructs(body: &FunctionBody<'_>, names: &Names) -> Result<BTreeMap<&'stati
                     }
                 } else if name.ends_with(".resume") || base == "next_function" {
                     take(&mut taken, at, CHOICES);
+                    if matches!(ops[at + 1].operator, Operator::CallIndirect { .. }) {
+                        take(&mut taken, at + 1, CHOICES);
+                    }
                 }
             }
             Operator::LocalGet { local_index } if sites.contains(local_index) => {
@@ -285,6 +296,52 @@ fn constructs(body: &FunctionBody<'_>, names: &Names) -> Result<BTreeMap<&'stati
         *causes.entry(cause).or_insert(0.0) += (ops[at].end - ops[at].start) as f64;
     }
     Ok(causes)
+}
+
+/// Whether a call turns a site that was just popped into the mask of its locals, and returns the site.
+fn is_mask_of_popped_site(ops: &[Op<'_>], at: usize, names: &Names) -> bool {
+    let is_call_of = |at: usize, wanted: &str| {
+        let Operator::Call { function_index } = ops[at].operator else { return false };
+        names.functions.get(&function_index).is_some_and(|name| name == wanted)
+    };
+    at >= 2 && is_call_of(at, "fork.select_mask") && is_call_of(at - 2, "fork.pop_header")
+}
+
+/// Bytes of operators by what they do, over the functions that `wanted` names.
+fn classes(bytes: &[u8], wanted: impl Fn(&str) -> bool) -> Result<Causes> {
+    let names = names(bytes)?;
+    let mut classes = Causes::new();
+    for (name, _, body) in bodies_of(bytes, &names)? {
+        if !wanted(&name) {
+            continue;
+        }
+        let mut last = None;
+        for item in body.get_operators_reader()?.into_iter_with_offsets() {
+            let (operator, start) = item?;
+            if let Some((class, from)) = last.replace((class(&operator), start)) {
+                *classes.entry(class.to_owned()).or_default() += (start - from) as f64;
+            }
+        }
+        if let Some((class, from)) = last {
+            *classes.entry(class.to_owned()).or_default() += (body.range().end - from) as f64;
+        }
+    }
+    Ok(classes)
+}
+
+fn class(operator: &Operator<'_>) -> &'static str {
+    match operator {
+        Operator::LocalGet { .. } => "local.get",
+        Operator::LocalSet { .. } | Operator::LocalTee { .. } => "local.set, local.tee",
+        Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } | Operator::Else | Operator::End => {
+            "block, loop, if, else, end"
+        }
+        Operator::Br { .. } | Operator::BrIf { .. } | Operator::BrTable { .. } | Operator::Return => "branches",
+        Operator::Call { .. } | Operator::CallIndirect { .. } => "calls",
+        Operator::I32Const { .. } | Operator::I64Const { .. } | Operator::F64Const { .. } => "constants",
+        Operator::GlobalGet { .. } | Operator::GlobalSet { .. } => "globals",
+        _ => "loads, stores, arithmetic, the rest",
+    }
 }
 
 /// What belongs to a construct already stays there.

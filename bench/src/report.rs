@@ -339,6 +339,19 @@ fn causes(results: &Results) -> String {
             }
             let _ = writeln!(text, "| total | {} | {:.2} % |\n", signed(total), total / input * 100.0);
         }
+        let class = |part: &str, class: &str| parts.get(part).and_then(|part| part.get(class)).copied().unwrap_or(0.0);
+        let _ = writeln!(
+            text,
+            "| Operators of fork-path functions, bytes | uninstrumented | instrumented | resume functions |\n\
+             | --- | ---: | ---: | ---: |"
+        );
+        let columns = ["classes.plain", "classes.first", "classes.resume"];
+        for name in parts.get(columns[2]).into_iter().flat_map(|classes| classes.keys()) {
+            let cells = columns.map(|column| signed(class(column, name))).join(" | ");
+            let _ = writeln!(text, "| {name} | {cells} |");
+        }
+        let total = |column: &str| signed(parts.get(column).map_or(0.0, |classes| classes.values().sum()));
+        let _ = writeln!(text, "| total | {} |", columns.map(total).join(" | "));
     }
     text
 }
