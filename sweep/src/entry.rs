@@ -40,7 +40,10 @@ pub fn guess(summary: &Summary) -> Option<String> {
 
 /// Whether the name can be written as an entry on the command line, and is none of the builtins of engines.
 fn is_writable(path: &str) -> bool {
-    !path.starts_with("wasm:") && !path.starts_with('@') && !path.ends_with('*') && !path.contains([',', '(', '<', '[', ')', '>', ']'])
+    !path.starts_with("wasm:")
+        && !path.starts_with('@')
+        && !path.ends_with('*')
+        && !path.contains([',', '(', '<', '[', ')', '>', ']'])
 }
 
 fn matches(pattern: &str, text: &str) -> bool {

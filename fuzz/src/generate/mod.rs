@@ -106,11 +106,10 @@ fn assemble(source: &mut Source, plan: &Plan, bodies: &[Body], block_types: &[Bl
     for (params, results) in block_types {
         types.ty().function(params.iter().copied(), results.iter().copied());
     }
-    let mut count = (plan.signatures.len() + block_types.len()) as u32;
-    for tag in &plan.tags {
+    let first_tag = (plan.signatures.len() + block_types.len()) as u32;
+    for (func_type_idx, tag) in (first_tag..).zip(&plan.tags) {
         types.ty().function(vals(tag), []);
-        tags.tag(TagType { kind: TagKind::Exception, func_type_idx: count });
-        count += 1;
+        tags.tag(TagType { kind: TagKind::Exception, func_type_idx });
     }
     let mut imports = ImportSection::new();
     let names = [("kernel", "kernel_fork"), ("log", "i32"), ("log", "i64"), ("log", "f32"), ("log", "f64")];
