@@ -7,7 +7,7 @@ TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 NODE := $(FORK_INSTRUMENT_DEPS)/node-26.10.0/bin/node
 REFERENCES := $(TARGET)/snapshot-references
 
-.PHONY: help setup tools build demo test check test-rust test-node test-programs bench fuzz clean distclean
+.PHONY: help setup tools build demo test check test-rust test-node test-programs test-some-programs bench fuzz clean distclean
 
 help:
 	@echo "make setup   packages and Binaryen's source       make demo    a C program that forks"
@@ -28,7 +28,13 @@ build: setup
 demo:
 	scripts/demo
 
-test: check test-rust test-node test-programs
+# Programs that the tests run; `make test-programs` alone runs all.
+TESTED_PROGRAMS = pipeline kvstore_snapshot bzip2
+
+test: check test-rust test-node test-some-programs
+
+test-some-programs: tools build
+	AT=10 scripts/test-programs $(TESTED_PROGRAMS)
 
 # Formatting and lints.
 check: tools
