@@ -5,13 +5,13 @@
 //
 //   'stay'    the call is made as if there were no fork
 //   'parent'  the stack is unwound, and rewound in the same instance
-//   'child'   the stack is unwound, and rewound in a fresh instance with copied memories
+//   'child'   the stack is unwound, and rewound in a fresh instance with copied memories and tables
 //   'both'    as 'child', and then in the old instance too: two processes go on from there
 //
 // Whatever the plan, call number n returns the same value, so every run must behave like one without forks. What can
 // be observed (calls of imports with arguments and results, output, the outcome, memories) is recorded.
 
-import { describe } from './module.mjs';
+import { describe, exposeFunctions } from './module.mjs';
 import { SystemCalls } from './system.mjs';
 
 const PAGE = 65536;
@@ -32,12 +32,23 @@ const { trap } = new WebAssembly.Instance(
   ),
 ).exports;
 
+// A table with resume functions is as it must be in any instance.
+function isResumeTable(name) {
+  return name.startsWith('wpk_fork_table_');
+}
+
 // A compiled module, and the second one with its resume functions if it has one.
 export class Program {
   constructor(bytes, resumeBytes) {
-    this.module = new WebAssembly.Module(bytes);
-    this.resumeModule = resumeBytes && new WebAssembly.Module(resumeBytes);
     Object.assign(this, describe(bytes));
+    this.module = new WebAssembly.Module(this.hasTables() ? exposeFunctions(bytes) : bytes);
+    this.resumeModule = resumeBytes && new WebAssembly.Module(resumeBytes);
+  }
+
+  // Whether there are references for a child to get.
+  hasTables() {
+    const isTable = ([name, { kind }]) => kind === 'table' && !isResumeTable(name);
+    return Object.entries(this.exports).some(isTable) || this.imports.some(({ kind }) => kind === 'table');
   }
 
   // Whether an import can be forked at. Patterns are `module.name`; a trailing `*` stands for anything.
@@ -88,7 +99,7 @@ export class Process {
   }
 
   instantiate() {
-    this.imported = { memory: {}, global: {} };
+    this.imported = { memory: {}, global: {}, table: {} };
     this.resumeInstance = this.exports = undefined;
     const imports = {};
     for (const item of this.program.imports) {
@@ -101,20 +112,28 @@ export class Process {
     for (const [name, value] of Object.entries(this.exports)) {
       if (value instanceof WebAssembly.Memory && !Object.values(this.memories).includes(value)) this.memories[name] = value;
     }
+    this.tables = { ...this.imported.table };
+    for (const [name, value] of Object.entries(this.exports)) {
+      if (value instanceof WebAssembly.Table && !isResumeTable(name)) this.tables[name] = value;
+    }
     const { memory } = this.options;
     const names = Object.keys(this.memories);
     this.memoryName = memory ?? (names.includes('memory') ? 'memory' : names[0]);
     this.memory = this.memories[this.memoryName];
-    if (memory && !this.memory) throw new Error(`no memory is imported or exported as ${memory}`);
+    // The pass can have added it.
+    if (memory && !this.memory && this.exports.wpk_fork_state) {
+      throw new Error(`no memory is imported or exported as ${memory}`);
+    }
     this.wide = this.memory !== undefined && this.isWide(this.memoryName);
     this.system.memory = this.memory;
     this.system.wide = this.wide;
   }
 
-  // Replaces the instance by a fresh one with the same memories and imported globals. What its start function does
-  // is not part of the program's past.
+  // Replaces the instance by a fresh one with the same memories, tables and imported globals: functions in these are its
+  // own, structs and arrays, which JavaScript cannot look into, are shared. What its start function does is not part of
+  // the program's past.
   renew() {
-    const { memories, imported, system, trace, calls, entryCalls } = this;
+    const { memories, tables, exports, imported, system, trace, calls, entryCalls } = this;
     Object.assign(this, { system: system.copy(), trace: [], calls: {} });
     this.instantiate();
     system.memory = this.memory;
@@ -125,8 +144,13 @@ export class Process {
       if (more > 0) memory.grow(this.isWide(name) ? BigInt(more) : more);
       new Uint8Array(memory.buffer).set(new Uint8Array(old.buffer));
     }
+    this.instantiateResume();
+    const functions = new Map(Object.entries(exports).map(([name, theirs]) => [theirs, this.exports[name]]));
+    // Undefined for functions of a module of resume functions, which are in their places already.
+    const carry = (value) => (typeof value === 'function' ? functions.get(value) : value);
+    for (const [name, old] of Object.entries(tables)) copyTable(old, this.tables[name], carry);
     for (const [name, old] of Object.entries(imported.global)) {
-      if (old.mutable) this.imported.global[name].global.value = old.global.value;
+      if (old.mutable) this.imported.global[name].global.value = carry(old.global.value);
     }
   }
 
@@ -181,12 +205,13 @@ export class Process {
       }
       case 'table': {
         const limit = (size) => (type.wide ? BigInt(size) : size);
-        return new WebAssembly.Table({
+        const table = new WebAssembly.Table({
           element: type.element,
           initial: limit(type.initial),
           ...(type.maximum === undefined ? {} : { maximum: limit(type.maximum) }),
           ...(type.wide ? { address: 'i64' } : {}),
         });
+        return (this.imported.table[full] = table);
       }
       case 'global': {
         const start = { i32: 1024, i64: 1024n, f32: 1.5, f64: 2.5, externref: null, anyfunc: null }[type.value];
@@ -357,6 +382,18 @@ export class Process {
   // Everything that can be observed of a run that has ended.
   result() {
     return { outcome: this.outcome, output: this.system.outputs(), trace: this.trace, memories: this.memoryImages() };
+  }
+}
+
+// Makes the contents of `to` those of `from`, each as `carry` says; what it does not know stays as it is.
+function copyTable(from, to, carry) {
+  const [length, size] = [from.length, to.length];
+  for (let index = typeof length === 'bigint' ? 0n : 0; index < length; index++) {
+    const value = carry(from.get(index));
+    if (value === undefined && index < size && to.get(index)) continue;
+    if (value === undefined) throw new ContractError('a table holds a function of another instance');
+    if (index < size) to.set(index, value);
+    else to.grow(typeof length === 'bigint' ? 1n : 1, value);
   }
 }
 

@@ -134,3 +134,39 @@ export function describe(bytes) {
   }
   return { imports, exports };
 }
+
+const EXPORTS = 7;
+// Sections that stand before that of the exports: types, imports, functions, tables, memories, tags, globals.
+const BEFORE = [1, 2, 3, 4, 5, 13, 6];
+
+function leb(value) {
+  const bytes = [];
+  for (; value >= 0x80; value = Math.floor(value / 128)) bytes.push((value & 0x7f) | 0x80);
+  return [...bytes, value];
+}
+
+// The module with an export for each of its functions, so that a function can be found in another instance.
+export function exposeFunctions(bytes) {
+  const sections = [];
+  let [functions, exported] = [0, { count: 0, entries: new Uint8Array() }];
+  const reader = new Reader(bytes, 8);
+  while (reader.at < bytes.length) {
+    const id = reader.byte();
+    const size = reader.u();
+    const inner = new Reader(bytes, reader.at);
+    reader.at += size;
+    if (id === EXPORTS) exported = { count: inner.u(), entries: bytes.subarray(inner.at, reader.at) };
+    else sections.push({ id, contents: bytes.subarray(inner.at, reader.at) });
+    if (id === 3) functions += inner.u();
+  }
+  functions += describe(bytes).imports.filter(({ kind }) => kind === 'function').length;
+  const added = [];
+  for (let index = 0; index < functions; index++) {
+    const name = new TextEncoder().encode(`host.function.${index}`);
+    added.push(...leb(name.length), ...name, 0, ...leb(index));
+  }
+  const contents = Buffer.concat([Uint8Array.from(leb(exported.count + functions)), exported.entries, Uint8Array.from(added)]);
+  sections.splice(sections.findLastIndex(({ id }) => BEFORE.includes(id)) + 1, 0, { id: EXPORTS, contents });
+  const parts = sections.flatMap(({ id, contents }) => [Uint8Array.from([id, ...leb(contents.length)]), contents]);
+  return Buffer.concat([bytes.subarray(0, 8), ...parts]);
+}

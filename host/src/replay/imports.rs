@@ -34,6 +34,8 @@ pub(super) struct Spec {
     pub reserve: u64,
     pub buffer_at: Option<u64>,
     pub on_abort: OnAbort,
+    /// Fresh instances are in the same store, for references to be carried over.
+    pub carry: bool,
     pub limit: super::Limit,
     pub strict: bool,
     pub trace_limit: usize,
@@ -129,6 +131,28 @@ pub(super) struct World {
     pub resumable: bool,
     /// The start function runs in an instance that is not the first: it hears what it heard then.
     pub start_answers: Option<std::vec::IntoIter<Vec<Value>>>,
+}
+
+impl World {
+    pub fn new(spec: Arc<Spec>, journal: Journal, wasi: wasi::State) -> Self {
+        Self {
+            spec,
+            journal,
+            wasi,
+            instance: None,
+            exports: None,
+            memory: None,
+            observed: super::machine::Observed::default(),
+            resumable: false,
+            start_answers: None,
+        }
+    }
+
+    /// What the store of a fresh instance holds until that has started.
+    pub fn of_a_child(&self) -> Self {
+        let answers = self.journal.start_answers();
+        Self { start_answers: Some(answers), ..Self::new(self.spec.clone(), self.journal.clone(), self.wasi.clone()) }
+    }
 }
 
 /// The error by which a program exits.

@@ -11,6 +11,7 @@ use wasmtime::{
 
 use super::answers;
 use super::cache::TICK;
+use super::carry::Carrier;
 use super::imports::{Area, GUARD, Journal, Spec, World, prepare_resume};
 use super::value::Value;
 use super::{Limit, imports};
@@ -35,6 +36,17 @@ pub(super) struct Machine {
     deadline: Option<Instant>,
 }
 
+/// An instance that was forked.
+pub(super) enum Parent {
+    Store(Box<Machine>),
+    SameStore(Box<World>, Instance),
+}
+
+/// Whether a table with this export holds resume functions: it is as it must be in any instance.
+pub(super) fn is_resume_table(export: &str) -> bool {
+    export.starts_with("wpk_fork_table_")
+}
+
 /// A start function that failed, as the store of its instance.
 pub(super) struct FailedStart {
     pub store: Store<World>,
@@ -48,18 +60,7 @@ impl Machine {
             Limit::Time(time) => Some(Instant::now() + time),
             _ => None,
         };
-        let journal = Journal::default();
-        let world = World {
-            spec: spec.clone(),
-            journal,
-            wasi,
-            instance: None,
-            exports: None,
-            memory: None,
-            observed: Observed::default(),
-            resumable: false,
-            start_answers: None,
-        };
+        let world = World::new(spec.clone(), Journal::default(), wasi);
         let mut store = new_store(world, deadline)?;
         if let Limit::Fuel(fuel) = spec.limit {
             store.set_fuel(fuel)?;
@@ -75,35 +76,25 @@ impl Machine {
         Ok(Ok(machine))
     }
 
-    /// A fresh instance with the memory of this one, ready to rewind.
-    pub fn child(&mut self) -> Result<Self> {
-        let world = self.store.data();
-        let spec = world.spec.clone();
-        let world = World {
-            spec: spec.clone(),
-            journal: world.journal.clone(),
-            wasi: world.wasi.clone(),
-            instance: None,
-            exports: None,
-            memory: None,
-            observed: Observed::default(),
-            resumable: false,
-            start_answers: Some(world.journal.start_answers()),
-        };
-        let mut store = new_store(world, self.deadline)?;
-        if let Limit::Fuel(_) = spec.limit {
+    /// Puts a fresh instance with the same memories in the place of this one, ready to rewind. What was there comes back
+    /// by [`become_again`](Self::become_again).
+    pub fn fork(&mut self) -> Result<Parent> {
+        if self.store.data().spec.carry { self.fork_within_the_store() } else { self.fork_into_a_store() }
+    }
+
+    fn fork_into_a_store(&mut self) -> Result<Parent> {
+        let mut store = new_store(self.store.data().of_a_child(), self.deadline)?;
+        if let Limit::Fuel(_) = store.data().spec.limit {
             store.set_fuel(self.store.get_fuel()?)?;
         }
         let parent = self.store.data().observed.clone();
         let values = parent.imported_globals.iter().map(|global| {
             let value = global.get(&mut self.store);
-            Value::exact(&mut self.store, &value)
+            let ty = global.ty(&self.store).content().clone();
+            Value::exact(&mut self.store, &value).to_val(&mut store, &ty)
         });
-        let values: Vec<Value> = values.collect();
-        let (observed, imports) = make_imports(&mut store, Some(&values))?;
-        let instance = Instance::new(&mut store, &spec.module, &imports).context("a fresh instance")?;
-        let mut child = Self { store, instance, deadline: self.deadline };
-        child.settle(observed)?;
+        let values: Vec<Option<Val>> = values.collect();
+        let mut child = Self::start(store, &values, self.deadline)?;
         let observed = child.store.data().observed.clone();
         for ((_, from), (_, to)) in parent.memories.iter().zip(&observed.memories) {
             copy_memory(*from, &self.store, *to, &mut child.store)?;
@@ -116,7 +107,57 @@ impl Machine {
             }
         }
         prepare_resume(&mut child.store)?;
-        Ok(child)
+        Ok(Parent::Store(Box::new(std::mem::replace(self, child))))
+    }
+
+    fn fork_within_the_store(&mut self) -> Result<Parent> {
+        let (spec, from) = (self.store.data().spec.clone(), self.instance);
+        let parent = self.store.data().observed.clone();
+        let world = self.store.data().of_a_child();
+        let world = std::mem::replace(self.store.data_mut(), world);
+        let values = parent.imported_globals.iter().map(|global| Some(global.get(&mut self.store)));
+        let values: Vec<Option<Val>> = values.collect();
+        let (observed, imports) = make_imports(&mut self.store, Some(&values))?;
+        self.instance = Instance::new(&mut self.store, &spec.module, &imports).context("a fresh instance")?;
+        self.settle(observed)?;
+        prepare_resume(&mut self.store)?;
+        let observed = self.store.data().observed.clone();
+        let store = &mut self.store;
+        for ((_, from), (_, to)) in parent.memories.iter().zip(&observed.memories) {
+            let image = from.data(&*store).to_vec();
+            let missing = (image.len() - to.data_size(&*store)) as u64 / to.page_size(&*store);
+            to.grow(&mut *store, missing).context("cannot grow the memory of a fresh instance")?;
+            to.data_mut(&mut *store).copy_from_slice(&image);
+        }
+        let mut carrier = Carrier::new(&mut *store, &spec.module, from, self.instance);
+        for (from, to) in parent.tables.iter().zip(&observed.tables) {
+            carrier.copy_table(&mut *store, *from, *to)?;
+        }
+        for (from, to) in parent.imported_globals.iter().zip(&observed.imported_globals) {
+            carrier.copy_global(&mut *store, *from, *to)?;
+        }
+        Ok(Parent::SameStore(Box::new(world), from))
+    }
+
+    /// A further instance.
+    fn start(mut store: Store<World>, values: &[Option<Val>], deadline: Option<Instant>) -> Result<Self> {
+        let spec = store.data().spec.clone();
+        let (observed, imports) = make_imports(&mut store, Some(values))?;
+        let instance = Instance::new(&mut store, &spec.module, &imports).context("a fresh instance")?;
+        let mut machine = Self { store, instance, deadline };
+        machine.settle(observed)?;
+        Ok(machine)
+    }
+
+    /// Goes back to the instance that was forked.
+    pub fn become_again(&mut self, parent: Parent) {
+        match parent {
+            Parent::Store(machine) => *self = *machine,
+            Parent::SameStore(world, instance) => {
+                *self.store.data_mut() = *world;
+                self.instance = instance;
+            }
+        }
     }
 
     /// Notes what the instance exports.
@@ -126,7 +167,7 @@ impl Machine {
             match self.instance.get_export(&mut self.store, &name) {
                 Some(Extern::Memory(memory)) => observed.memories.push((name, memory)),
                 Some(Extern::Global(global)) => observed.globals.push((name, global)),
-                Some(Extern::Table(table)) => observed.tables.push(table),
+                Some(Extern::Table(table)) if !is_resume_table(&name) => observed.tables.push(table),
                 _ => {}
             }
         }
@@ -180,7 +221,7 @@ fn new_store(world: World, deadline: Option<Instant>) -> Result<Store<World>> {
 }
 
 /// Everything the module imports, in order. `values` are those of the imported globals in the parent.
-fn make_imports(store: &mut Store<World>, values: Option<&[Value]>) -> Result<(Observed, Vec<Extern>)> {
+fn make_imports(store: &mut Store<World>, values: Option<&[Option<Val>]>) -> Result<(Observed, Vec<Extern>)> {
     let module = store.data().spec.module.clone();
     let mut observed = Observed::default();
     let mut imports = Vec::new();
@@ -204,8 +245,8 @@ fn make_imports(store: &mut Store<World>, values: Option<&[Value]>) -> Result<(O
                 table.into()
             }
             ExternType::Global(ty) => {
-                let inherited = values.and_then(|values| values.get(observed.imported_globals.len()));
-                let inherited = inherited.and_then(|value| value.to_val(&mut *store, ty.content()));
+                let inherited =
+                    values.and_then(|values| values.get(observed.imported_globals.len()).cloned().flatten());
                 let value = match (inherited, ty.mutability()) {
                     (Some(value), _) => value,
                     // It may be the base of segments.

@@ -23,11 +23,14 @@
 //! their name, arguments and number of the call; clocks and random bytes come from a counter; imported memories,
 //! tables, globals and tags have fitting types.
 //!
-//! What a fork does not copy: tables, memories that are neither exported nor imported, references in imported
-//! globals, and whether segments were dropped. A fresh instance has these as its start left them.
+//! What a fork copies: memories that are exported or imported, imported globals, and, with [`Replay::carry`], exported
+//! and imported tables. What it does not: other memories and tables, and whether segments were dropped. A fresh
+//! instance has these as its start left them.
 
 mod answers;
 mod cache;
+mod carry;
+mod expose;
 mod imports;
 mod machine;
 mod outcome;
@@ -143,6 +146,11 @@ pub struct Replay<'a> {
     pub buffer_at: Option<u64>,
     /// What to do when frames do not fit.
     pub on_abort: OnAbort,
+    /// Give the child what the parent's tables and imported globals of references hold: its own functions for the
+    /// parent's, copies of structs and arrays. References do not leave a store, so all instances are in one, and stay
+    /// there to the end: for modules without such tables and globals this changes nothing, and for others it is for
+    /// runs with few forks.
+    pub carry: bool,
     /// When to stop.
     pub limit: Limit,
     /// Compile with optimisation; else compile fast.
@@ -174,6 +182,7 @@ impl<'a> Replay<'a> {
             reserve: 1 << 20,
             buffer_at: None,
             on_abort: OnAbort::Retry,
+            carry: false,
             limit: Limit::Time(Duration::from_secs(60)),
             optimize: false,
             strict: false,

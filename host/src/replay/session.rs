@@ -9,10 +9,10 @@ use wasmtime::{
 
 use super::cache::{STACK, compile, shared_engine};
 use super::imports::{Action, Exit, Spec, World, check_guard};
-use super::machine::{Machine, globals, holes};
+use super::machine::{Machine, globals, holes, is_resume_table};
 use super::outcome::{End, MemoryImage, Outcome};
 use super::value::Value;
-use super::{Limit, Replay};
+use super::{Limit, Replay, expose};
 use crate::engine::HOST_STACK;
 use crate::protocol::{ForkState, is_instrumented};
 use crate::wasi::{self, Source, Stdio};
@@ -24,10 +24,10 @@ pub(super) fn run(replay: &Replay<'_>) -> Result<Outcome> {
     wasi.args = replay.program_args.clone();
     wasi.source = Source::Deterministic(0);
     let body = || match Machine::first(spec, wasi)? {
-        Ok(machine) => drive(machine),
+        Ok(mut machine) => drive(&mut machine),
         Err(mut failed) => {
             let end = end_of(&mut failed.store, &failed.error);
-            finish(failed.store, end, None)
+            Ok(finish(&mut failed.store, end, None))
         }
     };
     std::thread::scope(|scope| {
@@ -39,7 +39,11 @@ pub(super) fn run(replay: &Replay<'_>) -> Result<Outcome> {
 
 fn prepare(replay: &Replay<'_>) -> Result<Spec> {
     let engine = shared_engine(replay.optimize, matches!(replay.limit, Limit::Fuel(_)))?;
-    let module = compile(&engine, replay.wasm).context("cannot compile the module")?;
+    let mut module = compile(&engine, replay.wasm).context("cannot compile the module")?;
+    let carry = replay.carry && has_references(&module);
+    if carry {
+        module = compile(&engine, &expose::functions(replay.wasm)?).context("cannot compile the module")?;
+    }
     let resume = replay.resume.map(|wasm| compile(&engine, wasm).context("cannot compile the resume module"));
     let is_func = |name: &&str| matches!(module.get_export(name), Some(ExternType::Func(_)));
     let root = match &replay.export {
@@ -71,11 +75,23 @@ fn prepare(replay: &Replay<'_>) -> Result<Spec> {
         reserve: replay.reserve,
         buffer_at: replay.buffer_at,
         on_abort: replay.on_abort,
+        carry,
         limit: replay.limit,
         strict: replay.strict,
         trace_limit: replay.trace_limit,
         module,
     })
+}
+
+/// Whether there is anything but memories and numbers to give to a child.
+fn has_references(module: &Module) -> bool {
+    let is_reference = |ty: ExternType| match ty {
+        ExternType::Table(_) => true,
+        ExternType::Global(ty) => ty.content().is_ref(),
+        _ => false,
+    };
+    let mut exports = module.exports().filter(|export| !is_resume_table(export.name()));
+    module.imports().any(|import| is_reference(import.ty())) || exports.any(|export| is_reference(export.ty()))
 }
 
 /// The memory for the buffer: its name, and whether its pointers have 64 bits.
@@ -96,14 +112,14 @@ fn choose_memory(module: &Module, name: Option<&str>) -> Option<(String, bool)> 
 }
 
 /// Runs to the end, through all forks on the way.
-fn drive(mut machine: Machine) -> Result<Outcome> {
+fn drive(machine: &mut Machine) -> Result<Outcome> {
     let spec = machine.store.data().spec.clone();
     let mut second = None;
     loop {
-        let end = call_root(&mut machine)?;
+        let end = call_root(machine)?;
         let Some(pending) = machine.store.data().journal.pending.clone() else {
-            note_state(&mut machine, &end)?;
-            return finish(machine.store, end, second);
+            note_state(machine, &end)?;
+            return Ok(finish(&mut machine.store, end, second));
         };
         let exports = machine.store.data().exports.clone().ok_or_else(|| format_err!("no fork exports"))?;
         let area = machine.store.data().journal.area.clone().ok_or_else(|| format_err!("no fork buffer"))?;
@@ -112,7 +128,7 @@ fn drive(mut machine: Machine) -> Result<Outcome> {
             if !matches!(end, End::Stopped) {
                 machine.store.data_mut().journal.fault(format!("the program ended while {state:?}"));
             }
-            return finish(machine.store, end, second);
+            return Ok(finish(&mut machine.store, end, second));
         }
         exports.unwind_end(&mut machine.store)?;
         measure(&mut machine.store, &area)?;
@@ -120,15 +136,16 @@ fn drive(mut machine: Machine) -> Result<Outcome> {
         machine.store.data_mut().journal.forks += 1;
         match pending.action {
             Action::Parent => {}
-            Action::Child => machine = machine.child()?,
+            Action::Child => drop(machine.fork()?),
             Action::Both => {
-                let mut child = machine.child()?;
-                begin_rewind(&mut child)?;
-                second = Some(Box::new(drive(child)?));
+                let parent = machine.fork()?;
+                begin_rewind(machine)?;
+                second = Some(Box::new(drive(machine)?));
+                machine.become_again(parent);
             }
         }
         if spec.instrumented {
-            begin_rewind(&mut machine)?;
+            begin_rewind(machine)?;
         }
     }
 }
@@ -208,12 +225,12 @@ fn exception(store: &mut Store<World>) -> Vec<Value> {
     fields.iter().map(|field| Value::observe(store.as_context_mut(), field)).collect()
 }
 
-fn finish(mut store: Store<World>, end: End, second: Option<Box<Outcome>>) -> Result<Outcome> {
-    let globals = globals(&mut store);
+fn finish(store: &mut Store<World>, end: End, second: Option<Box<Outcome>>) -> Outcome {
+    let globals = globals(&mut *store);
     let observed = store.data().observed.memories.clone();
     let image = |(name, memory): (String, wasmtime::Memory)| {
         let holes = holes(store.data(), &name);
-        let mut bytes = memory.data(&store).to_vec();
+        let mut bytes = memory.data(&*store).to_vec();
         for hole in &holes {
             let length = bytes.len() as u64;
             bytes[hole.start.min(length) as usize..hole.end.min(length) as usize].fill(0);
@@ -221,13 +238,13 @@ fn finish(mut store: Store<World>, end: End, second: Option<Box<Outcome>>) -> Re
         MemoryImage { name, bytes, holes }
     };
     let memories = observed.into_iter().map(image).collect();
-    let world = store.into_data();
-    let journal = world.journal;
-    Ok(Outcome {
+    let world = store.data_mut();
+    let journal = std::mem::take(&mut world.journal);
+    Outcome {
         end,
         trace: journal.trace,
-        stdout: world.wasi.output,
-        stderr: world.wasi.error,
+        stdout: std::mem::take(&mut world.wasi.output),
+        stderr: std::mem::take(&mut world.wasi.error),
         memories,
         globals,
         entry_calls: journal.entry_calls,
@@ -237,5 +254,5 @@ fn finish(mut store: Store<World>, end: End, second: Option<Box<Outcome>>) -> Re
         faults: journal.faults,
         buffer_moved: journal.buffer_moved,
         second,
-    })
+    }
 }
