@@ -23,6 +23,10 @@ pub const RESUME_TABLE: &str = "wpk_fork_table_";
 /// In front of the heap type (`func`, `extern`, `any`) in the names of exported tables that keep references.
 pub const REFS: &str = "wpk_fork_refs_";
 
+/// Followed by a number: memories and tables that the program changes and does not export, for hosts to copy.
+pub const COPY_MEMORY: &str = "wpk_fork_copy_memory_";
+pub const COPY_TABLE: &str = "wpk_fork_copy_table_";
+
 /// The memory that holds the frames, when the pass adds one.
 pub const MEMORY: &str = "wpk_fork_memory";
 /// Gives the code of the assertion that failed, 0 for none.

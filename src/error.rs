@@ -63,6 +63,16 @@ pub enum Error {
     )]
     ReferenceGlobal(String),
     #[error(
+        "the global {0} holds an object that the program changes, and memory cannot hold it: keep such objects in tables \
+         with --pass-arg=fork-instrument-refs@tables, for a host that carries these over"
+    )]
+    ObjectInGlobal(String),
+    #[error(
+        "the global {0} holds an object that the program changes, and it cannot get another one: it is exported, or a \
+         constant expression reads it. Make it mutable, and initialize what reads it at run time"
+    )]
+    FixedObjectInGlobal(String),
+    #[error(
         "the resume functions cannot be in a module of their own: that needs a table to meet in, and this module has an \
          imported table and no reference types. Enable reference types, or leave out --pass-arg=fork-instrument-resume"
     )]

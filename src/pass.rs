@@ -9,6 +9,7 @@ use crate::analysis::fork_path::{ForkPath, kind};
 use crate::analysis::frames::FrameKind;
 use crate::analysis::legacy::find_landing_in_catch;
 use crate::analysis::references::{ReferenceRules, Refusal};
+use crate::analysis::state::HiddenState;
 use crate::error::Error;
 use crate::ir::{self, GlobalRow, Hierarchy, Module, Pass, TableRow, Type};
 use crate::options::{self, Options, Refs, Sharing};
@@ -18,7 +19,7 @@ use crate::separate;
 use crate::transform::references::ReferenceNeeds;
 use crate::transform::roots::{self, Roots};
 use crate::transform::runtime::{self, FrameMemory, ResumeTable, Runtime, RuntimeNeeds};
-use crate::transform::{asserts, declarations, linking, resume, unwind};
+use crate::transform::{asserts, declarations, linking, resume, state, unwind};
 
 /// Puts the pass into Binaryen's registry.
 pub fn register() {
@@ -56,11 +57,13 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     }
     linking::check_features(module, options.sharing)?;
     let memory = choose_memory(module, &options)?;
-    let globals = globals_to_save(module, &options)?;
     let mut runtime = Runtime::new(module, memory);
     runtime.separate = options.resume.is_some();
     runtime.sharing = options.sharing;
     runtime.asserts = options.asserts;
+    let hidden = HiddenState::find(module, &options)?;
+    state::prepare(module, &mut runtime, &hidden)?;
+    let globals = globals_to_save(module, &options, &hidden)?;
     declarations::add(module, &mut runtime, &options)?;
     asserts::add(module, &runtime, &path);
 
@@ -82,6 +85,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     linking::raise_reserve_at_start(module, &runtime);
     rewrite(pass, module, &runtime, &resumable)?;
     roots::add(module, &runtime, &roots);
+    state::export(module, &hidden);
     clean_up(pass, module, &runtime, &resumable)?;
     if let Some(file) = &options.resume {
         let second = separate::separate(pass, module, &runtime, output::is_text())?;
@@ -203,12 +207,13 @@ fn choose_memory(module: Module<'_>, options: &Options) -> Result<FrameMemory, E
     Ok(FrameMemory { name: chosen.name.clone(), is64: chosen.is64, shared: chosen.shared })
 }
 
-/// The module's own mutable globals, less references that keep their first value.
-fn globals_to_save(module: Module<'_>, options: &Options) -> Result<Vec<GlobalRow>, Error> {
+/// The module's own mutable globals, less references that keep their first value in its first state.
+fn globals_to_save(module: Module<'_>, options: &Options, hidden: &HiddenState) -> Result<Vec<GlobalRow>, Error> {
     let mut globals: Vec<GlobalRow> = module.globals();
     let constant = constant_globals(module);
     globals.retain(|g| g.mutable_ && !g.imported);
-    globals.retain(|g| Type::from_id(g.type_id).is_numeric() || !constant.contains(&g.name));
+    let is_constant = |g: &GlobalRow| constant.contains(&g.name) && !hidden.globals.contains(&g.name);
+    globals.retain(|g| Type::from_id(g.type_id).is_numeric() || !is_constant(g));
     let is_kept = |g: &GlobalRow| match Type::from_id(g.type_id).hierarchy() {
         Hierarchy::None | Hierarchy::I31 => true,
         Hierarchy::Function | Hierarchy::Extern | Hierarchy::Any => options.refs == Refs::Tables,

@@ -28,6 +28,8 @@ const PROGRAM: &str = r#"(module
   (import "kernel" "kernel_fork" (func $fork (result i32)))
   (import "env" "invoke" (func $invoke (result i32)))
   (memory (export "memory") 1)
+  (table 1 funcref)
+  (elem (i32.const 0) $other)
   (func $inner (result i32) (i32.add (call $fork) (i32.const 1)))
   (func $other (export "other") (result i32) (i32.mul (call $fork) (i32.const 2)))
   (func $run (export "run") (result i32) (i32.add (call $inner) (i32.const 10)))
@@ -94,6 +96,11 @@ impl Program {
     /// The name in the backtrace, and the code.
     fn failure(mut self, export: &str) -> (String, i32) {
         let error = self.run(export).expect_err("an assertion fails");
+        self.told(&error)
+    }
+
+    /// What an error says.
+    fn told(mut self, error: &wasmtime::Error) -> (String, i32) {
         let text = format!("{error:?}");
         let name = text.split_once("fork.assert: ").map(|(_, rest)| rest.lines().next().unwrap_or_default().to_owned());
         let code = self.call("wpk_fork_assert").expect("the code can be read after the trap");
@@ -177,4 +184,14 @@ fn a_rewind_that_ends_with_frames_left_is_told() {
 #[test]
 fn an_entry_that_does_not_end_the_rewind_is_told() {
     assert_fails(Host::ForgetsTheEnd, &[], "run", "the entry did not end the rewind", 7);
+}
+
+#[test]
+fn a_host_that_resumes_without_a_rewind_is_told() {
+    let mut program = Program::new(Host::Right, &[]);
+    assert_eq!(program.run("run").expect("it runs"), 53);
+    let error = program.call("wpk_fork_resume_i32").expect_err("an assertion fails");
+    let (found, code) = program.told(&error);
+    assert!(found.contains("resumed though not rewinding"), "{found}");
+    assert_eq!(code, 8);
 }

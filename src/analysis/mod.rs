@@ -6,6 +6,7 @@ pub mod legacy;
 pub mod references;
 pub mod regions;
 pub mod rematerialize;
+pub mod state;
 pub mod state_tests;
 
 use crate::analysis::fork_path::ForkPath;

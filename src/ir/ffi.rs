@@ -122,6 +122,19 @@ pub mod bridge {
         heap_type: usize,
     }
 
+    /// A data or an element segment.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    struct SegmentRow {
+        name: String,
+        is_data: bool,
+    }
+
+    /// A global or a table that holds objects.
+    struct ObjectHolder {
+        name: String,
+        is_global: bool,
+    }
+
     /// A slot of the resume table.
     struct ResumeEntry {
         index: u64,
@@ -142,6 +155,7 @@ pub mod bridge {
         include!("cpp/references.h");
         include!("cpp/registration.h");
         include!("cpp/split.h");
+        include!("cpp/state.h");
         include!("cpp/tool.h");
 
         #[namespace = "wasm"]
@@ -263,6 +277,12 @@ pub mod bridge {
             functions: &[String],
         );
         fn make_default(module: Pin<&mut Module>, type_id: usize) -> usize;
+
+        fn list_dropped_segments(module: Pin<&mut Module>) -> Vec<SegmentRow>;
+        fn note_drops(module: Pin<&mut Module>, segment: &SegmentRow, global: &str);
+        fn add_drop_again(module: Pin<&mut Module>, name: &str, segments: &[SegmentRow], globals: &[String]);
+        fn list_changing_objects(module: Pin<&mut Module>) -> Vec<ObjectHolder>;
+        fn make_global_mutable(module: Pin<&mut Module>, name: &str) -> bool;
 
         fn register_pass(name: &str, description: &str);
         fn run_wasm_opt(arguments: &[u8]) -> Result<i32>;

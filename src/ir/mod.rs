@@ -11,6 +11,7 @@ mod function;
 mod module;
 mod references;
 mod split;
+mod state;
 mod task;
 
 use std::ffi::OsString;
@@ -20,7 +21,8 @@ use std::ptr::NonNull;
 
 pub use build::{Builder, Literal};
 pub use ffi::bridge::{
-    CallSite, Effects, ExportRow, FunctionRow, GlobalRow, MemoryRow, ModuleFacts, Node, Reference, TableRow, TagRow,
+    CallSite, Effects, ExportRow, FunctionRow, GlobalRow, MemoryRow, ModuleFacts, Node, ObjectHolder, Reference,
+    SegmentRow, TableRow, TagRow,
 };
 pub use function::{Function, Liveness};
 pub use module::{Module, Pass};
@@ -237,6 +239,8 @@ pub enum Kind {
     Const,
     Unary,
     Binary,
+    /// The payload of a legacy catch.
+    Pop,
     Other,
 }
 
@@ -261,6 +265,7 @@ impl Kind {
                 (c::BinaryenConstId(), Kind::Const),
                 (c::BinaryenUnaryId(), Kind::Unary),
                 (c::BinaryenBinaryId(), Kind::Binary),
+                (c::BinaryenPopId(), Kind::Pop),
             ]
         });
         ids.iter().find(|(known, _)| *known == id).map_or(Kind::Other, |(_, kind)| *kind)

@@ -5,7 +5,8 @@
 //! in front). Checked are: calls that are assumed not to fork, in all functions; functions of the fork path when they are
 //! entered; frames when they are popped; the end of unwinding and of rewinding.
 //!
-//! Calls in functions with legacy exception handling are not checked, nor are tail calls.
+//! Not checked are calls with the payload of a legacy catch among their operands, which must stay first in the catch, and
+//! tail calls, for which the check of the caller stands.
 
 use std::fmt::Write;
 
@@ -115,15 +116,15 @@ pub fn add<'m>(module: Module<'m>, runtime: &Runtime, path: &ForkPath) {
 
 fn check_function<'m>(module: Module<'m>, runtime: &Runtime, path: &ForkPath, function: Function<'m>, on_path: bool) {
     let nodes = function.nodes();
-    let is_legacy = nodes.iter().any(|n| n.kind() == Kind::Try);
     let (mut before, mut has_landing) = (None, false);
-    for node in nodes.iter().filter(|n| n.is_call()) {
+    for (row, node) in nodes.iter().enumerate().filter(|(_, n)| n.is_call()) {
         let call: Expr<'m> = node.expr();
         if on_path && path.classify(module, call) != CallClass::CannotFork {
             has_landing = true;
             continue;
         }
-        if is_legacy || call.is_return_call() || node.type_() == Type::UNREACHABLE {
+        let takes_payload = || nodes[node.first as usize..row].iter().any(|n| n.kind() == Kind::Pop);
+        if call.is_return_call() || node.type_() == Type::UNREACHABLE || takes_payload() {
             continue;
         }
         if !on_path && before.is_none() {

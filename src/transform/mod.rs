@@ -11,6 +11,7 @@ pub mod references;
 pub mod resume;
 pub mod roots;
 pub mod runtime;
+pub mod state;
 pub mod unwind;
 
 use crate::ir::{Builder, Expr, Function, Kind, Module, Type};

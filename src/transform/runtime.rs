@@ -46,6 +46,8 @@ pub struct Runtime {
     pub separate: bool,
     pub sharing: Sharing,
     pub asserts: bool,
+    /// Whether `rewind_begin` drops segments again.
+    pub has_drops: bool,
     has_masks: bool,
     /// Results with references in them; their position is in the names of the helpers for them.
     reference_results: Vec<Type>,
@@ -67,6 +69,7 @@ impl Runtime {
             separate: false,
             sharing: Sharing::None,
             asserts: false,
+            has_drops: false,
             has_masks: false,
             reference_results: Vec::new(),
             state,
@@ -138,6 +141,11 @@ impl Runtime {
     /// Checks that the next frame is the function's, for `asserts`.
     pub fn check_frame_helper(&self) -> String {
         self.name("check_frame")
+    }
+
+    /// Drops the segments that the program dropped.
+    pub fn drop_again_helper(&self) -> String {
+        self.name("drop_again")
     }
 
     pub fn finish_again_helper(&self) -> String {
@@ -432,6 +440,9 @@ impl<'a> Text<'a> {
         let line = format!("(import \"\" \"state\" (global {} (mut i32)))", self.id("state"));
         self.line(&line);
         self.out += &asserts::imports(self.runtime);
+        if self.runtime.has_drops {
+            self.line(&format!("(import \"\" \"drop_again\" (func {}))", self.id("drop_again")));
+        }
         if let Some(base) = linking::base_global(self.runtime) {
             self.line(&format!("(import \"\" \"base\" (global {} i32))", quoted(&base)));
         }
@@ -556,7 +567,10 @@ impl<'a> Text<'a> {
                 )
             })
             .unzip();
-        let (save, restore) = (save.join("\n  "), restore.join("\n  "));
+        let (save, mut restore) = (save.join("\n  "), restore.join("\n  "));
+        if self.runtime.has_drops {
+            restore += &format!("\n  (call {})", self.id("drop_again"));
+        }
         let (begin, end) = (self.id("unwind_begin"), self.id("unwind_end"));
         let unwinding = self.set_state(abi::State::Unwinding);
         // A reference in a global that fits in no table.

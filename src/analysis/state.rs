@@ -1,0 +1,46 @@
+//! What of a program's state a fresh instance has not, and no host can reach.
+//!
+//! Memories that are exported or imported are copied by hosts, and numeric globals are saved in the buffer. Besides, there
+//! are:
+//!
+//! - memories and tables that are neither exported nor imported: they are exported, for hosts to copy. Tables that nobody
+//!   writes are the same in any instance;
+//! - segments that the program dropped: a global notes it, and `rewind_begin` drops them again;
+//! - objects that a global starts with and that the program changes. They are kept in a table, as what mutable globals of
+//!   references hold is, or the module is refused.
+
+use std::collections::HashSet;
+
+use crate::analysis::fork_path::kind;
+use crate::error::Error;
+use crate::ir::{Module, SegmentRow};
+use crate::options::{Options, Refs};
+
+#[derive(Default)]
+pub struct HiddenState {
+    /// Memories and tables to export.
+    pub memories: Vec<String>,
+    pub tables: Vec<String>,
+    pub dropped: Vec<SegmentRow>,
+    /// Globals with objects that change.
+    pub globals: Vec<String>,
+}
+
+impl HiddenState {
+    pub fn find(module: Module<'_>, options: &Options) -> Result<HiddenState, Error> {
+        let exports = module.exports();
+        let is_exported = |kind: u32, name: &str| exports.iter().any(|e| e.kind == kind && e.item == name);
+        let (globals, tables): (Vec<_>, Vec<_>) = module.changing_objects().into_iter().partition(|o| o.is_global);
+        let globals: Vec<String> = globals.into_iter().map(|o| o.name).collect();
+        if let (Some(global), Refs::Refuse) = (globals.first(), options.refs) {
+            return Err(Error::ObjectInGlobal(global.clone()));
+        }
+        let mut changing: HashSet<String> = tables.into_iter().map(|o| o.name).collect();
+        changing.extend(module.calls().into_iter().filter(|c| c.kind == kind::TABLE_WRITE).map(|c| c.target));
+        let tables = module.tables().into_iter().filter(|t| changing.contains(&t.name));
+        let tables = tables.filter(|t| !t.imported && !is_exported(1, &t.name)).map(|t| t.name).collect();
+        let memories = module.memories().into_iter().filter(|m| !m.imported && !is_exported(2, &m.name));
+        let memories = memories.map(|m| m.name).collect();
+        Ok(HiddenState { memories, tables, dropped: module.dropped_segments(), globals })
+    }
+}
