@@ -146,6 +146,43 @@ void refinalize(Module& module, Function& func) {
   TypeUpdating::handleNonDefaultableLocals(&func, module);
 }
 
+namespace {
+
+// Splices each list once, after its children's lists: linear in the size of the result and the depth of such blocks.
+struct BlockFlattener : public PostWalker<BlockFlattener> {
+  std::vector<Expression*> flat;
+
+  static bool is_spliced(Block* block, size_t index) {
+    auto* child = block->list[index]->dynCast<Block>();
+    // A value that is not the last is dropped by whoever made it, so the child has none unless it is the last.
+    return child && !child->name.is() && (index + 1 == block->list.size() || !child->type.isConcrete());
+  }
+
+  void visitBlock(Block* curr) {
+    size_t first = 0;
+    while (first < curr->list.size() && !is_spliced(curr, first)) {
+      first++;
+    }
+    if (first == curr->list.size()) {
+      return;
+    }
+    flat.assign(curr->list.begin(), curr->list.begin() + first);
+    for (size_t i = first; i < curr->list.size(); i++) {
+      if (is_spliced(curr, i)) {
+        auto& inner = curr->list[i]->cast<Block>()->list;
+        flat.insert(flat.end(), inner.begin(), inner.end());
+      } else {
+        flat.push_back(curr->list[i]);
+      }
+    }
+    curr->list.set(flat);
+  }
+};
+
+} // namespace
+
+void flatten_blocks(Function& func) { BlockFlattener().walk(func.body); }
+
 size_t copy_expression(Module& module, size_t expression) {
   return as_address(ExpressionManipulator::copy(as_expression(expression), module));
 }

@@ -27,6 +27,9 @@ bool is_return_call(size_t expression);
 // Recomputes all types of the body, and makes locals that cannot be null valid again.
 void refinalize(Module& module, Function& func);
 
+// Puts the contents of blocks without a name in the place of those blocks, where they are among other statements.
+void flatten_blocks(Function& func);
+
 // A copy of one expression and all below it.
 size_t copy_expression(Module& module, size_t expression);
 

@@ -86,7 +86,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     rewrite(pass, module, &runtime, &resumable)?;
     roots::add(module, &runtime, &roots);
     state::export(module, &hidden);
-    clean_up(pass, module, &runtime, &resumable)?;
+    clean_up(pass, module, &runtime)?;
     if let Some(file) = &options.resume {
         let second = separate::separate(pass, module, &runtime, output::is_text())?;
         output::add(file.into(), second);
@@ -363,26 +363,15 @@ fn rewrite<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, plans: &[&
         let resumed = module.function(&runtime.resume_names[i]);
         resume::write(module, function, resumed, plans[i], runtime);
         unwind::instrument(module, function, plans[i], runtime);
+        function.flatten_blocks();
+        resumed.flatten_blocks();
     })
     .map_err(Error::Binaryen)
 }
 
-/// Beyond this many landings a function is not given to `merge-blocks`, whose time grows with the square of the
-/// blocks that one block holds.
-const MAX_LANDINGS_TO_MERGE: usize = 500;
-
-/// Optimises what was touched: the functions only for what the instrumentation left behind, the resume functions for
-/// size.
-fn clean_up<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, plans: &[&FunctionPlan]) -> Result<(), Error> {
-    let run = |names: &[String], passes: &[&str]| pass.run_on_functions(module, names, passes).map_err(Error::Binaryen);
-    let mergeable = |plan: &FunctionPlan| plan.landings.len() <= MAX_LANDINGS_TO_MERGE;
-    let pairs = || plans.iter().zip(&runtime.resume_names);
-    let touched: Vec<String> = plans.iter().map(|p| p.function.clone()).collect();
-    let small: Vec<String> = plans.iter().filter(|p| mergeable(p)).map(|p| p.function.clone()).collect();
-    let small_resumed: Vec<String> = pairs().filter(|(p, _)| mergeable(p)).map(|(_, n)| n.clone()).collect();
-    run(&touched, &["remove-unused-names"])?;
-    run(&small, &["merge-blocks"])?;
-    run(&runtime.resume_names, &["dce", "remove-unused-names"])?;
-    run(&small_resumed, &["merge-blocks"])?;
-    run(&runtime.resume_names, &["vacuum", "reorder-locals"])
+/// Removes what the instrumentation left behind. Binaryen does not write blocks without a name, so that flattening them
+/// is for readers of the text, and for passes that follow; dead code and names that nothing branches to cost bytes.
+fn clean_up<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime) -> Result<(), Error> {
+    pass.run_on_functions(module, &runtime.resume_names, &["dce", "remove-unused-names", "reorder-locals"])
+        .map_err(Error::Binaryen)
 }

@@ -174,6 +174,7 @@ pub mod bridge {
         fn copy_location(func: Pin<&mut Function>, original: usize, replacement: usize);
         fn is_return_call(expression: usize) -> bool;
         fn refinalize(module: Pin<&mut Module>, func: Pin<&mut Function>);
+        fn flatten_blocks(func: Pin<&mut Function>);
         fn copy_expression(module: Pin<&mut Module>, expression: usize) -> usize;
         fn print_expression(module: Pin<&mut Module>, expression: usize) -> String;
         fn hint_unlikely(func: Pin<&mut Function>, expression: usize);

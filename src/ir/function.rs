@@ -93,6 +93,11 @@ impl<'m> Function<'m> {
         bridge::refinalize(module.pin(), self.pin());
     }
 
+    /// Puts the contents of blocks without a name in the place of those blocks, where they are among other statements.
+    pub fn flatten_blocks(self) {
+        bridge::flatten_blocks(self.pin());
+    }
+
     /// Liveness of locals at calls. Binaryen's analysis may replace code that cannot be reached.
     pub fn liveness(self, module: Module<'m>) -> Liveness {
         Liveness(bridge::liveness_at_calls(module.pin(), self.pin()))
