@@ -76,7 +76,9 @@ pub fn push_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>) -> Expr<'m> {
         }
     }
     let mut site = if single {
-        let body = build.block(Some(&epilogue), &code, Some(Type::NONE));
+        // A test in place has left for its own label.
+        let label = in_place.is_empty().then_some(epilogue.as_str());
+        let body = build.block(label, &code, Some(Type::NONE));
         build.block(None, &[body, build.i32(NO_SITE as u32)], Some(Type::I32))
     } else {
         build.block(Some(&epilogue), &code, Some(Type::I32))
