@@ -7,6 +7,9 @@ TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 NODE := $(FORK_INSTRUMENT_DEPS)/node-26.10.0/bin/node
 REFERENCES := $(TARGET)/snapshot-references
 
+# One profile, and always the whole workspace, so that what all of these depend on is built once.
+CARGO_ALL := --release --workspace
+
 .PHONY: help setup tools build demo test check test-rust test-node test-programs test-some-programs bench fuzz clean distclean
 
 help:
@@ -23,7 +26,7 @@ tools: setup
 	scripts/fetch-test-tools
 
 build: setup
-	cargo build --release --workspace --bins
+	cargo build $(CARGO_ALL) --bins
 
 demo:
 	scripts/demo
@@ -31,7 +34,7 @@ demo:
 # Programs that the tests run; `make test-programs` alone runs all.
 TESTED_PROGRAMS = pipeline kvstore_snapshot bzip2
 
-test: check test-rust test-node test-some-programs
+test: check test-rust test-some-programs test-node
 
 test-some-programs: tools build
 	AT=10 scripts/test-programs $(TESTED_PROGRAMS)
@@ -40,13 +43,13 @@ test-some-programs: tools build
 check: tools
 	cargo fmt --all --check
 	clang-format --dry-run -Werror $(wildcard cpp/*.h cpp/*.cpp)
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy $(CARGO_ALL) --all-targets -- -D warnings
 
 # Afterwards every snapshot must have been compared with something.
 test-rust: tools
 	@mkdir -p $(TARGET)
 	@rm -f $(REFERENCES)
-	INSTA_UPDATE=no INSTA_SNAPSHOT_REFERENCES_FILE=$(REFERENCES) cargo test --workspace
+	INSTA_UPDATE=no INSTA_SNAPSHOT_REFERENCES_FILE=$(REFERENCES) cargo test $(CARGO_ALL)
 	scripts/check-snapshots $(REFERENCES)
 
 test-node: tools
@@ -62,8 +65,8 @@ bench: tools build
 	$(TARGET)/release/fork-bench $(BENCH_ARGS)
 
 # The generator's long run: FUZZ_ARGS picks seeds and counts.
-fuzz: tools
-	cargo run --release -p fork-host --bin fork-fuzz -- $(FUZZ_ARGS)
+fuzz: tools build
+	$(TARGET)/release/fork-fuzz $(FUZZ_ARGS)
 
 clean:
 	cargo clean

@@ -7,6 +7,7 @@
 //! Dependents read the metadata `DEP_BINARYEN_INCLUDE` (directories joined by `:`) and `DEP_BINARYEN_CXXFLAGS` (flags
 //! joined by spaces): code that includes Binaryen's headers must be compiled with exactly these.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
@@ -25,6 +26,7 @@ fn main() {
 
     let (source, build) = locate();
     check_version(&source);
+    check_compiler();
     let sanitize = env::var("FORK_INSTRUMENT_SANITIZE").ok().filter(|s| !s.is_empty());
     let mut flags: Vec<String> = CXXFLAGS.iter().map(|s| s.to_string()).collect();
     if let Some(kinds) = &sanitize {
@@ -86,6 +88,16 @@ fn check_version(source: &Path) {
     }
 }
 
+fn check_compiler() {
+    let named = env::var("CXX").ok();
+    let compiler = named.as_deref().and_then(|words| words.split_whitespace().next()).unwrap_or("c++");
+    if !found(compiler) {
+        fail(&format!(
+            "the C++ compiler {compiler} cannot be started: apt-get install g++, or set CXX to a compiler for C++20"
+        ));
+    }
+}
+
 fn build_library(source: &Path, build: &Path, flags: &[String]) {
     let stamp = build.join("fork-instrument.stamp");
     let library = build.join("lib/libbinaryen.a");
@@ -107,11 +119,11 @@ fn build_library(source: &Path, build: &Path, flags: &[String]) {
         .arg(format!("-DCMAKE_CXX_FLAGS={}", own.join(" ")))
         .args(["-DBUILD_TESTS=OFF", "-DBUILD_TOOLS=OFF", "-DBUILD_SHARED_LIBS=OFF"])
         .args(["-DENABLE_WERROR=OFF", "-DBUILD_LLVM_DWARF=ON", "-DINSTALL_LIBS=OFF"]);
-    run(&mut configure, "cmake", "apt-get install cmake (or run `make setup`)");
+    run(&mut configure, "cmake", "apt-get install cmake ninja-build (or run `make setup`)");
     let jobs = env::var("NUM_JOBS").unwrap_or_else(|_| "2".into());
     let mut compile = Command::new("cmake");
     compile.arg("--build").arg(build).args(["--target", "binaryen", "-j", &jobs]);
-    run(&mut compile, "cmake --build", "a C++20 compiler: apt-get install g++ (or run `make setup`)");
+    run(&mut compile, "cmake --build", "a compiler for C++20 is needed: apt-get install g++, or set CXX");
     fs::write(&stamp, key).unwrap_or_else(|e| fail(&format!("{}: {e}", stamp.display())));
 }
 
@@ -145,22 +157,23 @@ fn build_tool(source: &Path, build: &Path, flags: &[String]) {
     fs::write(&stamp, key).unwrap_or_else(|e| fail(&format!("{}: {e}", stamp.display())));
 }
 
+const CLANG_REMEDY: &str = "bindgen needs libclang and its headers: apt-get install clang libclang-dev (or run `make setup`), or set LIBCLANG_PATH";
+
 fn bind_c_api(source: &Path) {
     let header = source.join("src/binaryen-c.h");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("binaryen-c.rs");
-    let bindings = bindgen::Builder::default()
+    let builder = bindgen::Builder::default()
         .header(header.display().to_string())
         .clang_arg(format!("-I{}", source.join("src").display()))
         .allowlist_function("Binaryen.*")
         .allowlist_type("Binaryen.*")
-        .layout_tests(false)
-        .generate()
-        .unwrap_or_else(|e| {
-            fail(&format!(
-                "the C API of Binaryen could not be bound ({e}); bindgen needs libclang: apt-get install libclang-dev (or \
-                 run `make setup`)"
-            ))
-        });
+        .layout_tests(false);
+    // A libclang that cannot be loaded is a panic, and says what was looked for.
+    let bindings = match std::panic::catch_unwind(AssertUnwindSafe(|| builder.generate())) {
+        Ok(Ok(bindings)) => bindings,
+        Ok(Err(e)) => fail(&format!("the C API of Binaryen could not be bound ({e}): {CLANG_REMEDY}")),
+        Err(_) => fail(&format!("libclang could not be loaded: {CLANG_REMEDY}")),
+    };
     bindings.write_to_file(&out).unwrap_or_else(|e| fail(&format!("{}: {e}", out.display())));
 }
 
@@ -171,8 +184,8 @@ fn found(program: &str) -> bool {
 fn run(command: &mut Command, name: &str, remedy: &str) {
     match command.status() {
         Ok(status) if status.success() => {}
-        Ok(status) => fail(&format!("{name} failed ({status}); it needs {remedy}")),
-        Err(e) => fail(&format!("{name} could not be started ({e}); it needs {remedy}")),
+        Ok(status) => fail(&format!("{name} failed ({status}); is everything there? {remedy}")),
+        Err(e) => fail(&format!("{name} could not be started ({e}): {remedy}")),
     }
 }
 

@@ -4,10 +4,10 @@ use thiserror::Error;
 
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Error {
-    #[error("unknown option --pass-arg={0}: the options are {1}")]
-    UnknownOption(String, String),
-    #[error("--pass-arg={option}@{value}: {problem}")]
-    BadOption { option: String, value: String, problem: String },
+    #[error("unknown option --pass-arg={argument}{meant} The options are {known}")]
+    UnknownOption { argument: String, meant: String, known: String },
+    #[error("--pass-arg={argument}: {problem}")]
+    BadOption { argument: String, problem: String },
     #[error("this module is already instrumented (it has a custom section \"{0}\"): instrument the original instead")]
     AlreadyInstrumented(&'static str),
     #[error("the module has an export \"{0}\", a name that hosts drive forks by: rename that export")]

@@ -218,6 +218,9 @@ impl Options {
             options.entry.extend(listed);
         }
         options.check_combinations()?;
+        for (argument, meant) in misspelt(arguments) {
+            eprintln!("warning: --fork-instrument: no pass takes --pass-arg={argument}: did you mean {meant}?");
+        }
         Ok(options)
     }
 
@@ -281,6 +284,8 @@ impl Options {
                     _ => return Err(bad(name, value, "the value is none, scalar or effects")),
                 }
             }
+            // An argument without `@`; a file of that name can be written ./1.
+            "resume" if value == "1" => return Err(missing(name)),
             "resume" => self.resume = Some(non_empty(name, value)?),
             "refs" => {
                 self.refs = match value {
@@ -290,10 +295,7 @@ impl Options {
                 }
             }
             "verbose" => self.verbose = switch(name, value)?,
-            _ => {
-                let known: Vec<String> = OPTIONS.iter().map(usage).collect();
-                return Err(Error::UnknownOption(format!("{PREFIX}{name}"), known.join(", ")));
-            }
+            _ => return Err(unknown(name)),
         }
         Ok(())
     }
@@ -318,7 +320,66 @@ pub fn description() -> String {
 }
 
 fn bad(name: &str, value: &str, problem: &str) -> Error {
-    Error::BadOption { option: format!("{PREFIX}{name}"), value: value.into(), problem: problem.into() }
+    let value = if value.is_empty() { String::new() } else { format!("@{value}") };
+    Error::BadOption { argument: format!("{PREFIX}{name}{value}"), problem: problem.into() }
+}
+
+/// For an option that needs a value and has none.
+fn missing(name: &str) -> Error {
+    let usage = OPTIONS.iter().find(|option| option.name == name).map(usage).unwrap_or_default();
+    bad(name, "", &format!("a value is missing: write {usage}"))
+}
+
+fn unknown(name: &str) -> Error {
+    let known: Vec<String> = OPTIONS.iter().map(usage).collect();
+    // The value is what follows an @; everything else is taken for the name.
+    let meant = match name.split_once('=') {
+        Some((name, value)) => closest_option(name).map(|option| format!("{PREFIX}{}@{value}", option.name)),
+        None => closest_option(name).map(usage),
+    };
+    let meant = meant.map(|usage| format!(": did you mean {usage}?")).unwrap_or(".".into());
+    Error::UnknownOption { argument: format!("{PREFIX}{name}"), meant, known: known.join(", ") }
+}
+
+fn closest_option(name: &str) -> Option<&'static OptionInfo> {
+    closest(name, OPTIONS.iter().map(|option| (option.name, option)))
+}
+
+/// What a misspelt name may have meant.
+pub fn closest<'a, T>(name: &str, candidates: impl Iterator<Item = (&'a str, T)>) -> Option<T> {
+    let candidates = candidates.map(|(candidate, value)| (distance(name, candidate), value));
+    let (distance, value) = candidates.min_by_key(|(distance, _)| *distance)?;
+    let length = name.chars().count();
+    (distance <= 2.max(length / 3) && distance < length).then_some(value)
+}
+
+/// The number of insertions, deletions and replacements between two names.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+/// Pass arguments of nobody that look like ours: each with what was meant.
+pub fn misspelt(arguments: &[(String, String)]) -> Vec<(String, String)> {
+    let meant = |key: &str| {
+        let by_name = OPTIONS.iter().find(|option| option.name == key);
+        by_name.or_else(|| {
+            let full: Vec<String> = OPTIONS.iter().map(|option| format!("{PREFIX}{}", option.name)).collect();
+            let is_near = |full: &String| distance(key, full) <= 3;
+            full.iter().position(is_near).map(|index| &OPTIONS[index])
+        })
+    };
+    let foreign = arguments.iter().filter(|(key, _)| !key.starts_with(PREFIX) && key != PASS_NAME);
+    foreign.filter_map(|(key, _)| Some((key.clone(), usage(meant(key)?)))).collect()
 }
 
 /// Binaryen gives a pass argument without `@` the value "1".
@@ -332,7 +393,7 @@ fn switch(name: &str, value: &str) -> Result<bool, Error> {
 
 fn non_empty(name: &str, value: &str) -> Result<String, Error> {
     match value {
-        "" => Err(bad(name, value, "a value is missing after the @")),
+        "" => Err(missing(name)),
         _ => Ok(value.into()),
     }
 }
@@ -348,8 +409,8 @@ fn entries(value: &str) -> Result<Vec<Pattern>, Error> {
 /// A list of names, separated by commas outside of parentheses (C++ names have some); `@file` reads one name a line.
 fn names(option: &str, value: &str) -> Result<Vec<Pattern>, Error> {
     // What Binaryen passes for an argument without `@`; a function of that name can be written twice.
-    if value == "1" {
-        return Err(bad(option, value, "a value is missing after the @"));
+    if value.is_empty() || value == "1" {
+        return Err(missing(option));
     }
     let mut patterns = Vec::new();
     for name in split_names(value) {
@@ -402,6 +463,32 @@ mod tests {
         let error = parse(&[("fork-instrument-entyr", "a.b")]).unwrap_err().to_string();
         for option in OPTIONS {
             assert!(error.contains(&usage(option)), "{error} lacks {}", option.name);
+        }
+    }
+
+    #[test]
+    fn a_misspelt_option_names_the_one_that_was_meant() {
+        for (argument, meant) in [
+            ("entyr", "fork-instrument-entry@module.name[,…]?"),
+            ("only-list", "fork-instrument-onlylist@names?"),
+            ("verbose=1", "fork-instrument-verbose@1?"),
+            ("entry=kernel.fork", "fork-instrument-entry@kernel.fork?"),
+        ] {
+            let error = parse(&[(&format!("{PREFIX}{argument}"), "1")]).unwrap_err().to_string();
+            assert!(error.contains(&format!("did you mean {meant}")), "{error}");
+        }
+        let error = parse(&[("fork-instrument-colour", "red")]).unwrap_err().to_string();
+        assert!(!error.contains("did you mean"), "{error}");
+    }
+
+    #[test]
+    fn arguments_that_look_like_ours_are_noticed() {
+        let found = |key: &str| misspelt(&[(key.to_string(), "x".to_string())]).pop().map(|(_, meant)| meant);
+        assert_eq!(found("fork-instument-entry").as_deref(), Some("fork-instrument-entry@module.name[,…]"));
+        assert_eq!(found("fork_instrument_verbose").as_deref(), Some("fork-instrument-verbose"));
+        assert_eq!(found("onlylist").as_deref(), Some("fork-instrument-onlylist@names"));
+        for other in ["asyncify-imports", "asyncify-asserts", "forked", "fork-instrument", "fork-instrument-entry"] {
+            assert_eq!(found(other), None, "{other}");
         }
     }
 

@@ -194,6 +194,9 @@ fn prepare(output: Output) -> io::Result<Option<(tempfile::NamedTempFile, PathBu
         file.flush()?;
         return Ok(None);
     }
+    if !folder_of(&output.destination).is_dir() {
+        return Err(rustix::io::Errno::NOENT.into());
+    }
     let mut file = tempfile::Builder::new()
         .prefix(".wasm-opt-")
         .permissions(fs::Permissions::from_mode(0o666))

@@ -39,8 +39,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     replace_entry_references(module, &options);
     let path = ForkPath::discover(module, &options);
     if !path.has_entry() {
-        let entries: Vec<&str> = options.entry.iter().map(|p| p.text()).collect();
-        warn(&format!("the module does not import the entry {}: it is left as it is", entries.join(", ")));
+        warn_about_entries(module, &options);
         return Ok(());
     }
     for entry in path.unmatched_entries(&options.entry) {
@@ -153,6 +152,22 @@ fn replace_entry_references(module: Module<'_>, options: &Options) {
         wrapper.set_body(build.call(&entry.name, &arguments, import.results()));
         module.replace_references(&entry.name, &name);
     }
+}
+
+/// For a module that does not import an entry, or not under that name.
+fn warn_about_entries(module: Module<'_>, options: &Options) {
+    let entries: Vec<&str> = options.entry.iter().map(|p| p.text()).collect();
+    let imported = module.functions().into_iter().filter(|f| f.imported);
+    let imports: Vec<String> = imported.map(|f| format!("{}.{}", f.module, f.base)).collect();
+    let base = |name: &str| name.rsplit('.').next().unwrap_or_default().to_string();
+    let same_base = imports.iter().find(|i| entries.iter().any(|e| base(i) == base(e)));
+    let near = || entries.iter().find_map(|e| options::closest(e, imports.iter().map(|i| (i.as_str(), i))));
+    let remedy = match same_base.or_else(near).or_else(|| imports.iter().find(|i| base(i).contains("fork"))) {
+        Some(import) => format!(". It imports {import}: did you mean --pass-arg=fork-instrument-entry@{import}?"),
+        None if imports.is_empty() => ". It imports no functions".into(),
+        None => ". --pass-arg=fork-instrument-entry@module.name names the import that forks".into(),
+    };
+    warn(&format!("the module does not import the entry {}: it is left as it is{remedy}", entries.join(", ")));
 }
 
 fn warn_about_lists(path: &ForkPath, options: &Options) {

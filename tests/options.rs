@@ -110,6 +110,14 @@ fn every_option_of_the_list_is_in_help() {
 }
 
 #[test]
+fn every_option_of_the_list_is_in_the_readme() {
+    let readme = support::read_in_repository("README.md");
+    for option in fork_instrument_options() {
+        assert!(readme.contains(&format!("`{option}")), "README.md lacks {option}");
+    }
+}
+
+#[test]
 fn malformed_values_are_errors() {
     let session = Session::new();
     for (argument, expected) in [
@@ -139,7 +147,7 @@ fn values_missing_after_the_at_sign_are_errors() {
 #[test]
 fn options_that_need_a_value_are_errors_without_one() {
     let session = Session::new();
-    for option in ["entry", "roots", "onlylist", "addlist", "removelist", "memory"] {
+    for option in ["entry", "roots", "onlylist", "addlist", "removelist", "memory", "resume"] {
         session.refuses(option);
     }
 }

@@ -20,6 +20,9 @@ use wasmtime::{
 /// Module name of everything that a second module with the resume functions imports.
 pub const RESUME_MODULE: &str = "wpk_fork";
 
+/// How the name of the table begins that a module shares with the one that has its resume functions.
+const RESUME_TABLE: &str = "wpk_fork_table_";
+
 /// What an instrumented module is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ForkState {
@@ -169,6 +172,11 @@ impl ForkExports {
     pub fn rewind_end(&self, store: impl AsContextMut) -> Result<()> {
         self.rewind_end.call(store, ())
     }
+}
+
+/// Whether the resume functions are in a module of their own.
+pub fn needs_resume_module(module: &Module) -> bool {
+    module.exports().any(|export| export.name().starts_with(RESUME_TABLE))
 }
 
 /// Instantiates the module with the resume functions next to the instance that they belong to. All it imports

@@ -9,6 +9,7 @@ mod process;
 
 pub(crate) use kernel::unsigned;
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use wasmtime::{Engine, ExternType, Module, Result, bail, error::Context as _, format_err};
@@ -27,8 +28,8 @@ pub struct Options {
     pub env: Vec<String>,
     /// Directories to open: (host path, guest path).
     pub dirs: Vec<(String, String)>,
-    /// The module with the resume functions, compiled at the first fork: binary or text.
-    pub resume: Option<Vec<u8>>,
+    /// The file of the module with the resume functions, binary or text: read and compiled at the first fork.
+    pub resume: Option<PathBuf>,
     /// Bytes of the fork buffer at first; it grows when a stack does not fit.
     pub buffer: u64,
     /// Bytes of stack for a process's wasm code.
@@ -48,8 +49,8 @@ impl Default for Options {
 struct Kernel {
     engine: Engine,
     module: Module,
-    resume: Option<Vec<u8>>,
-    compiled_resume: OnceLock<Result<Module, String>>,
+    /// The resume functions, once a process has forked.
+    resume: OnceLock<Result<Option<Module>, String>>,
     table: ProcessTable,
     options: Options,
     /// Pointers have 64 bits.
@@ -59,11 +60,20 @@ struct Kernel {
 }
 
 impl Kernel {
+    /// The module of resume functions; none if the program has them itself.
     fn resume_module(&self) -> Result<Option<Module>> {
-        let Some(bytes) = &self.resume else { return Ok(None) };
-        let compile = || Module::new(&self.engine, bytes).map_err(|error| format!("{error:?}"));
-        let module = self.compiled_resume.get_or_init(compile);
-        module.clone().map(Some).map_err(|error| format_err!("cannot compile the resume module: {error}"))
+        let load = || -> Result<Option<Module>> {
+            let Some(path) = &self.options.resume else {
+                if protocol::needs_resume_module(&self.module) {
+                    bail!("the program's resume functions are in a module of their own: pass it with --resume FILE");
+                }
+                return Ok(None);
+            };
+            let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            Module::new(&self.engine, bytes).with_context(|| format!("cannot compile {}", path.display())).map(Some)
+        };
+        let module = self.resume.get_or_init(|| load().map_err(|error| format!("{error:?}")));
+        module.clone().map_err(|error| format_err!("{error}"))
     }
 }
 
@@ -86,9 +96,7 @@ pub fn run(wasm: &[u8], options: Options) -> Result<Status> {
     wasi.args = options.args.clone();
     wasi.env = options.env.clone();
     let table = ProcessTable::default();
-    let resume = options.resume.clone();
-    let kernel = Kernel { engine, module, resume, compiled_resume: OnceLock::new(), table, options, wide, memory };
-    let kernel = Arc::new(kernel);
+    let kernel = Arc::new(Kernel { engine, module, resume: OnceLock::new(), table, options, wide, memory });
 
     let pid: Pid = kernel.table.spawn(INIT);
     let first = process::Process::first(kernel.clone(), pid, wasi)?;

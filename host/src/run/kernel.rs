@@ -125,11 +125,15 @@ fn answer(caller: &mut Caller<'_, Data>, import: Import, args: &[u64]) -> Result
     Ok(result)
 }
 
-/// The program's memory, also while its start function runs.
+/// The program's memory, also while its start function runs, and for calls from its resume functions, which may be in
+/// an instance without any exports.
 pub(super) fn memory(caller: &mut Caller<'_, Data>) -> Result<Memory> {
     let name = caller.data().kernel.memory.clone();
-    let found = caller.get_export(&name).and_then(Extern::into_memory);
-    found.ok_or_else(|| format_err!("the program's memory {name:?} is not there"))
+    let found = match caller.data().instance {
+        Some(instance) => instance.get_export(&mut *caller, &name),
+        None => caller.get_export(&name),
+    };
+    found.and_then(Extern::into_memory).ok_or_else(|| format_err!("the program's memory {name:?} is not there"))
 }
 
 fn outcome(result: Result<i32, Errno>) -> Result<i32> {

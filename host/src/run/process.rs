@@ -87,7 +87,7 @@ impl Process {
             wasi,
             instance: None,
             exports: None,
-            resumable: kernel.resume.is_none(),
+            resumable: false,
             buffer: None,
             attempts: 0,
             forked: 0,
@@ -210,7 +210,12 @@ fn status_of(error: &Error) -> Result<Status, u8> {
 /// The import `kernel_fork`, reached in any state.
 pub(super) fn fork(caller: &mut Caller<'_, Data>) -> Result<i32> {
     let Some(exports) = caller.data().exports.clone() else {
-        // Not instrumented, or still in the start function.
+        let reason = if caller.data().instance.is_some() {
+            "the program is not instrumented: run wasm-opt --fork-instrument on it"
+        } else {
+            "the program is still in its start function"
+        };
+        eprintln!("cannot fork: {reason}");
         return Ok(Errno::NOSYS.negative());
     };
     match exports.state(&mut *caller)? {
@@ -231,7 +236,10 @@ pub(super) fn fork(caller: &mut Caller<'_, Data>) -> Result<i32> {
 }
 
 fn unwind(caller: &mut Caller<'_, Data>, exports: &ForkExports) -> Result<i32> {
-    prepare_resume(&mut *caller)?;
+    if let Err(error) = prepare_resume(&mut *caller) {
+        eprintln!("cannot fork: {error:?}");
+        return Ok(Errno::AGAIN.negative());
+    }
     let memory = memory(caller)?;
     loop {
         let buffer = caller.data().buffer;

@@ -1,0 +1,111 @@
+//! Large functions, run: hundreds of landings among thousands of blocks, one after another and within each other.
+
+mod support;
+
+use std::fmt::Write;
+
+use fork_host::replay::{End, Replay, Schedule};
+use support::Scratch;
+
+const SCHEDULES: [Schedule; 6] = [
+    Schedule::Never,
+    Schedule::FollowChild,
+    Schedule::FollowParent,
+    Schedule::ForkAt(0),
+    Schedule::ForkAt(77),
+    Schedule::Random { seed: 1 },
+];
+
+/// A module whose function runs `body`, which may use the locals x, y and i, and calls fork with one argument.
+fn module(body: &str) -> String {
+    format!(
+        r#"(module
+          (import "kernel" "kernel_fork" (func $fork (param i32) (result i32)))
+          (memory (export "memory") 1)
+          (func $f (param $x i32) (result i32) (local $y i64) (local $i i32)
+            {body}
+            (i32.add (local.get $x) (i32.wrap_i64 (local.get $y))))
+          (func (export "run") (result i32) (i32.add (i32.const 1) (call $f (i32.const 5)))))"#
+    )
+}
+
+/// Mixes the result of a fork into both locals.
+fn landing(number: usize) -> String {
+    format!(
+        "(local.set $x (i32.add (i32.mul (local.get $x) (i32.const 3)) (call $fork (i32.xor (local.get $x) (i32.const \
+         {number}))))) (local.set $y (i64.add (local.get $y) (i64.extend_i32_u (local.get $x))))"
+    )
+}
+
+/// Under every schedule as uninstrumented, at every level; `forks` is how often it forks at least.
+#[track_caller]
+fn behaves_as_before(body: &str, forks: u64) {
+    let original = module(body);
+    let plain = Replay::new(original.as_bytes()).run().expect("the original runs");
+    assert!(matches!(plain.end, End::Returned(_)), "{:?}", plain.end);
+    assert!(plain.entry_calls >= forks, "only {} calls of the entry", plain.entry_calls);
+    let scratch = Scratch::with("in.wat", &original);
+    for after in ["--vacuum", "-O2"] {
+        scratch.run(&["in.wat", "--enable-bulk-memory", "--fork-instrument", after, "-o", "out.wasm"]).succeeded();
+        let instrumented = scratch.read("out.wasm");
+        for schedule in SCHEDULES {
+            let outcome = Replay::instrumented(&instrumented, schedule).run().expect("the module runs");
+            assert_eq!(plain.differences(&outcome), [""; 0], "{schedule:?}, then {after}");
+        }
+    }
+}
+
+#[test]
+fn hundreds_of_landings_among_thousands_of_blocks() {
+    let mut body = String::new();
+    for i in 0..4000 {
+        write!(body, "(block $b{i} (br_if $b{i} (i32.and (local.get $x) (i32.const {})))", 1 << (i % 5)).unwrap();
+        if i % 8 == 0 {
+            body += &landing(i);
+        }
+        write!(body, "(local.set $x (i32.add (local.get $x) (i32.const {i}))))").unwrap();
+        // Else all blocks would be left alike.
+        write!(body, "(local.set $x (i32.xor (local.get $x) (i32.shr_u (local.get $x) (i32.const 3))))").unwrap();
+    }
+    behaves_as_before(&body, 100);
+}
+
+#[test]
+fn landings_thousands_of_blocks_deep() {
+    let mut body = String::new();
+    for i in 0..10_000 {
+        write!(body, "(block $b{i} ").unwrap();
+        if i % 50 == 0 {
+            body += &landing(i);
+        }
+    }
+    for i in (0..10_000).rev() {
+        if i % 70 == 0 {
+            write!(body, "(br_if $b{} (i32.and (local.get $x) (i32.const 1)))", i - i % 97).unwrap();
+            body += &landing(i);
+        }
+        body += ")";
+    }
+    behaves_as_before(&body, 200);
+}
+
+#[test]
+fn landings_in_loops_within_loops() {
+    let (mut body, depth) = (String::new(), 300);
+    for i in 0..depth {
+        // Each loop runs once again, if a bit of x says so and there is a turn left.
+        write!(body, "(loop $l{i} ").unwrap();
+        if i % 3 == 0 {
+            body += &landing(i);
+        }
+    }
+    for i in (0..depth).rev() {
+        write!(
+            body,
+            "(br_if $l{i} (i32.and (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 900)) \
+             (i32.and (i32.shr_u (local.get $x) (i32.const 2)) (i32.const 1)))))"
+        )
+        .unwrap();
+    }
+    behaves_as_before(&body, 100);
+}
