@@ -99,19 +99,22 @@ static void the_end_comes_with_the_last_writer(void) {
 }
 
 static void without_readers_a_write_fails(void) {
-  int fds[2];
+  int fds[2], go[2];
   pipe_or_die(fds);
+  pipe_or_die(go);
   int pid = fork_or_die();
   if (pid == 0) {
-    close(fds[0]);
-    char byte;
-    pause_for_ms(20);
+    close(fds[0]), close(go[1]);
+    char byte = 0;
+    /* Until the parent has closed its ends. */
+    if (read(go[0], &byte, 1) != 0) die("read");
     errno = 0;
     int result = (int)write(fds[1], &byte, 1);
     printf("write %d, EPIPE %d\n", result, errno == EPIPE);
     leave(0);
   }
   close(fds[0]), close(fds[1]);
+  close(go[0]), close(go[1]);
   wait_for(pid);
 }
 
