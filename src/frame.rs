@@ -11,7 +11,7 @@
 //! Frames are pushed upwards and popped from the top, so what is read first is written last.
 
 use crate::ir::{Hierarchy, Type};
-use crate::plan::{FunctionPlan, Site};
+use crate::plan::{FunctionPlan, MaskEntry, Site, Slot};
 
 /// Stands for the site in frames that hold none.
 pub const NO_SITE: i32 = -1;
@@ -23,28 +23,48 @@ pub const PUSH_GROUP: usize = 8;
 /// Slots of a function that can be in some frames and not in others, at most.
 pub const MASK_BITS: usize = 64;
 
-/// The table of masks, looked up by function number and site: for each function an entry of four bytes (bits 0 to 23
-/// the offset of its masks in the table, bits 24 to 31 the number of bits), then the masks, by site, each in the least
-/// number of bytes. `None` when no function has slots that only some frames hold, or the table is too large.
-pub fn mask_table(plans: &[&FunctionPlan]) -> Option<Vec<u8>> {
-    if plans.iter().all(|p| p.sometimes().is_empty()) {
-        return None;
-    }
-    let mut entries: Vec<u8> = Vec::new();
-    let mut masks: Vec<u8> = Vec::new();
-    for plan in plans {
-        let bits = plan.sometimes().len();
-        let offset = plans.len() * 4 + masks.len();
-        if offset >= 1 << 24 {
-            return None;
+/// Bytes that are read at a mask, whatever its size.
+const MASK_READ: usize = 8;
+
+/// Lays out the table of masks, and tells functions and epilogues where in it theirs are. A function's masks say which
+/// slots of [`FunctionPlan::sometimes`] a frame holds, an epilogue's which of its masked slots: a bit for each, the last
+/// slot's the lowest, in the least number of bytes, by site. Empty when no function has such slots. `None` when the
+/// table is too large to be addressed.
+pub fn lay_out_masks(plans: &mut [FunctionPlan]) -> Option<Vec<u8>> {
+    let mut table: Vec<u8> = Vec::new();
+    for plan in plans.iter_mut().filter(|p| !p.sometimes().is_empty()) {
+        let entry = add_masks(&mut table, plan, plan.sometimes(), &plan.sites().collect::<Vec<_>>())?;
+        plan.masks = Some(entry);
+        let mut epilogues = std::mem::take(&mut plan.epilogues);
+        for epilogue in &mut epilogues {
+            let masked: Vec<Slot> = epilogue.slots.iter().filter(|s| s.1).map(|s| s.0).collect();
+            epilogue.masks = match masked.len() {
+                0 => None,
+                count if count == plan.sometimes().len() => Some(entry),
+                _ => Some(add_masks(&mut table, plan, &masked, &epilogue.sites)?),
+            };
         }
-        entries.extend((offset as u32 | (bits as u32) << 24).to_le_bytes());
-        for site in (0..plan.landings.len() as u32).map(Site) {
-            masks.extend(&plan.mask(site).to_le_bytes()[..bits.div_ceil(8)]);
-        }
+        plan.epilogues = epilogues;
     }
-    entries.extend(masks);
-    Some(entries)
+    if !table.is_empty() {
+        table.extend([0; MASK_READ]);
+    }
+    Some(table)
+}
+
+/// Adds masks for the sites, and for those between them.
+fn add_masks(table: &mut Vec<u8>, plan: &FunctionPlan, slots: &[Slot], sites: &[Site]) -> Option<MaskEntry> {
+    let bytes = slots.len().div_ceil(8);
+    let (first, last) = (sites[0], sites[sites.len() - 1]);
+    // The function's own masks come first, so the offset is not negative.
+    let entry = MaskEntry::new(table.len().checked_sub(first.0 as usize * bytes)?, slots.len())?;
+    for site in (first.0..=last.0).map(Site) {
+        let live = &plan.landing(site).live;
+        let held = |slot: &Slot| live.binary_search(&slot.local).is_ok();
+        let mask: u64 = slots.iter().rev().enumerate().filter(|(_, slot)| held(slot)).map(|(i, _)| 1 << i).sum();
+        table.extend(&mask.to_le_bytes()[..bytes]);
+    }
+    Some(entry)
 }
 
 /// Widths that hold for all frames of a module.

@@ -11,6 +11,7 @@ use crate::analysis::legacy::find_landing_in_catch;
 use crate::analysis::references::{ReferenceRules, Refusal};
 use crate::analysis::state::HiddenState;
 use crate::error::Error;
+use crate::frame::lay_out_masks;
 use crate::ir::{self, GlobalRow, Hierarchy, Module, Pass, TableRow, Type};
 use crate::options::{self, Options, Refs, Sharing};
 use crate::output;
@@ -70,6 +71,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     pass.run_on_functions(module, &names, &["dce"]).map_err(Error::Binaryen)?;
     let mut plans = make_plans(pass, module, &path, &names, &options)?;
     number_functions(&path, &mut plans);
+    let masks = lay_out_masks(&mut plans).ok_or(Error::MasksTooLarge)?;
     let resumable: Vec<&FunctionPlan> = plans.iter().filter(|p| p.is_resumable()).collect();
     let roots = find_roots(module, &path, &options);
 
@@ -77,7 +79,8 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     runtime::add_default_results(module, &mut runtime, &resumable)?;
     let references = ReferenceNeeds::of(module, &path, &resumable, &globals);
     let results = root_results(module, &roots);
-    let needs = RuntimeNeeds::of(&resumable, globals, references, &runtime, &results);
+    let mut needs = RuntimeNeeds::of(&resumable, globals, references, &runtime, &results);
+    needs.masks = masks;
     runtime::add(module, &mut runtime, &needs)?;
     runtime::add_reference_finishers(module, &runtime);
     fill_table(module, &runtime)?;

@@ -142,6 +142,35 @@ pub struct Landing {
     pub live: Vec<LocalIndex>,
     /// Tested where it stands.
     pub test_in_place: Option<InPlace>,
+    /// Index of the epilogue that the function's test leaves for.
+    pub epilogue: usize,
+}
+
+/// What some landings' tests leave for: pushes the first slots of their frames, of those that not all frames hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Epilogue {
+    /// Ascending.
+    pub sites: Vec<Site>,
+    /// In the order in which they are pushed; and whether the site's mask says if one is.
+    pub slots: Vec<(Slot, bool)>,
+    /// The epilogue that goes on pushing, a later one; `None` at the end, where only what all frames hold is left.
+    pub next: Option<usize>,
+    /// Where the masks are, if a slot needs them; once all plans are made.
+    pub masks: Option<MaskEntry>,
+}
+
+/// Where some sites' masks are in the table of masks: bits 0 to 5 are the number of bits of a mask, less one; bits 6 to
+/// 31 the offset at which the mask of site 0 is or would be.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct MaskEntry(pub u32);
+
+impl MaskEntry {
+    /// `None` if the offset is too large.
+    pub fn new(offset: usize, bits: usize) -> Option<MaskEntry> {
+        debug_assert!((1..=64).contains(&bits));
+        let offset = u32::try_from(offset).ok().filter(|offset| *offset < 1 << 26)?;
+        Some(MaskEntry(offset << 6 | (bits as u32 - 1)))
+    }
 }
 
 /// One local in a frame.
@@ -187,10 +216,14 @@ pub struct FunctionPlan {
     pub spills: Vec<Type>,
     /// Types of the locals before the transform.
     pub locals: Vec<Type>,
-    /// In the order in which they are pushed. All frames hold the first [`always`](Self::always) slots; which of the
+    /// In the order in which they are pushed. All frames hold the last [`always`](Self::always) slots; which of the
     /// others a frame holds depends on its site ([`mask`](Self::mask)).
     pub frame: Vec<Slot>,
     pub always: usize,
+    /// Where the masks are, if there are such slots; once all plans are made.
+    pub masks: Option<MaskEntry>,
+    /// Every site is in one of them.
+    pub epilogues: Vec<Epilogue>,
     pub captures: Vec<Capture>,
     pub rebuilds: Vec<Rebuild>,
     /// Whether it can return with another function's frame on top instead of its own: it ends in a call that can be
@@ -223,9 +256,24 @@ impl FunctionPlan {
         (self.locals.len() + self.spills.len() - 1) as LocalIndex
     }
 
+    pub fn sites(&self) -> impl Iterator<Item = Site> + use<> {
+        (0..self.landings.len() as u32).map(Site)
+    }
+
     /// Slots that only some frames hold.
     pub fn sometimes(&self) -> &[Slot] {
-        &self.frame[self.always..]
+        &self.frame[..self.frame.len() - self.always]
+    }
+
+    /// Slots that all frames hold.
+    pub fn always(&self) -> &[Slot] {
+        &self.frame[self.frame.len() - self.always..]
+    }
+
+    /// One epilogue for all sites, as resume functions have it: they are to be small.
+    pub fn common_epilogue(&self) -> Epilogue {
+        let slots = self.sometimes().iter().map(|&slot| (slot, true)).collect();
+        Epilogue { sites: self.sites().collect(), slots, masks: self.masks, next: None }
     }
 
     /// Which of [`sometimes`](Self::sometimes) the frames of a site hold: bit i for the i-th of them.

@@ -1,7 +1,7 @@
 //! Lays out a function's frame.
 //!
 //! A frame holds what is live after its own landing, not what is live after any landing of the function: that is half
-//! the bytes in real programs. The slots that every landing needs come first; which of the others a frame holds is a
+//! the bytes in real programs. The slots that every landing needs come last; which of the others a frame holds is a
 //! mask of at most 64 bits that the module looks up by function and site. Slots of one type are neighbours, so that
 //! they share push helpers.
 
@@ -50,8 +50,14 @@ pub fn lay_out(plan: &mut FunctionPlan, kind: FrameKind) {
         slots.sort_by_key(|slot| (slot.type_.components()[0].in_frame(), slot.local));
         slots
     };
-    let (always, sometimes) = (slots(always), slots(sometimes));
+    // Those that most sites need come last, so that frames end alike.
+    let mut by_count: Vec<(usize, Slot)> = Vec::new();
+    for (local, count) in sometimes {
+        by_count.push((count, Slot { local, type_: plan.local_type(local) }));
+    }
+    by_count.sort_by_key(|(count, slot)| (*count, slot.type_.in_frame(), slot.local));
+    let (always, sometimes) = (slots(always), by_count.into_iter().map(|(_, slot)| slot).collect());
     plan.always = always.len();
-    plan.frame = always;
-    plan.frame.extend(sometimes);
+    plan.frame = sometimes;
+    plan.frame.extend(always);
 }

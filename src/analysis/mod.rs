@@ -1,5 +1,6 @@
 //! Module → plans. Nothing here rewrites code.
 
+pub mod epilogues;
 pub mod fork_path;
 pub mod frames;
 pub mod legacy;
@@ -31,5 +32,6 @@ pub fn plan_function<'m>(
     references::settle(&mut plan, &tree, module, function, rules)?;
     state_tests::place_tests(&mut plan, &tree, module);
     frames::lay_out(&mut plan, kind);
+    epilogues::share(&mut plan, &tree);
     Ok(plan)
 }

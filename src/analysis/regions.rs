@@ -144,6 +144,7 @@ impl Tree {
                 result: self.node(row).type_(),
                 live: liveness.after(self.node(row).expr()),
                 test_in_place: None,
+                epilogue: 0,
             })
             .collect();
         FunctionPlan {
@@ -156,6 +157,8 @@ impl Tree {
             locals: function.local_types(),
             frame: Vec::new(),
             always: 0,
+            masks: None,
+            epilogues: Vec::new(),
             captures: Vec::new(),
             rebuilds: Vec::new(),
             elides: self.elides,
@@ -229,6 +232,25 @@ impl Tree {
 
     fn next_sibling(&self, row: Row) -> Option<Row> {
         self.next[row.0 as usize]
+    }
+
+    /// Whether `earlier` has executed whenever control is at `later`, a row behind it, on the same pass through the loops
+    /// around both. Only ways that are plain to see count: `earlier` is an operand of, or itself, a statement in front of
+    /// one that holds `later`.
+    pub fn is_before(&self, earlier: Row, later: Row) -> bool {
+        let mut row = earlier;
+        while let Some(parent) = self.parent(row) {
+            let node = self.node(parent);
+            if node.first <= later.0 && later <= parent {
+                // A condition is before the arms; one arm is not before the other.
+                return row < later && (node.kind() != Kind::If || self.node(row).child == 0);
+            }
+            if node.kind().is_control_flow() {
+                return false;
+            }
+            row = parent;
+        }
+        false
     }
 
     /// Whether the local is written by a row after `after`, up to and including `until`.

@@ -15,7 +15,7 @@
 
 use crate::frame::{NO_SITE, PUSH_GROUP};
 use crate::ir::{Expr, Type};
-use crate::plan::{FunctionPlan, InPlace, Site};
+use crate::plan::{Epilogue, FunctionPlan, InPlace, Site, Slot};
 use crate::transform::FunctionCx;
 use crate::transform::references::held_value;
 
@@ -28,11 +28,10 @@ pub struct PushGroup {
     pub values: Vec<(u32, Option<u32>)>,
 }
 
-/// The values of a frame in the order in which they are pushed, grouped for the push helpers.
-pub fn push_groups(plan: &FunctionPlan) -> Vec<PushGroup> {
+/// Values of a frame in the order in which they are pushed, grouped for the push helpers.
+fn push_groups(slots: impl Iterator<Item = (Slot, bool)>) -> Vec<PushGroup> {
     let mut groups: Vec<PushGroup> = Vec::new();
-    for (i, slot) in plan.frame.iter().enumerate() {
-        let masked = i >= plan.always;
+    for (slot, masked) in slots {
         let components = slot.type_.components();
         for (i, &type_) in components.iter().enumerate() {
             let component = (components.len() > 1).then_some(i as u32);
@@ -48,47 +47,97 @@ pub fn push_groups(plan: &FunctionPlan) -> Vec<PushGroup> {
     groups
 }
 
+/// The groups of an epilogue.
+fn epilogue_groups(epilogue: &Epilogue) -> Vec<PushGroup> {
+    push_groups(epilogue.slots.iter().copied())
+}
+
+/// The groups that all epilogues of a function go on with.
+fn always_groups(plan: &FunctionPlan) -> Vec<PushGroup> {
+    push_groups(plan.always().iter().map(|&slot| (slot, false)))
+}
+
+/// All groups of a function and of its resume function.
+pub fn all_push_groups(plan: &FunctionPlan) -> Vec<PushGroup> {
+    let common = plan.common_epilogue();
+    let mut groups: Vec<PushGroup> = plan.epilogues.iter().chain([&common]).flat_map(epilogue_groups).collect();
+    groups.extend(always_groups(plan));
+    groups
+}
+
 /// Code that runs the body, and pushes the frame when a test leaves it: gives the site once the frame's locals are
 /// pushed. When the body ends normally, the function has returned.
 pub fn push_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>) -> Expr<'m> {
+    let code = leave_in_place(cx, body);
+    let site = push_sometimes(cx, code);
+    push_groups_of(cx, always_groups(cx.plan), site)
+}
+
+/// The body, and the blocks of tests in place, which bring the callee's value.
+fn leave_in_place<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>) -> Vec<Expr<'m>> {
     let build = cx.build;
     let mut code = match body.type_() {
         t if t.is_concrete() => vec![build.return_(Some(body))],
         Type::NONE => vec![body, build.return_(None)],
         _ => vec![body],
     };
-    let in_place: Vec<Site> = (0..cx.plan.landings.len() as u32)
-        .map(Site)
-        .filter(|&s| cx.plan.landing(s).test_in_place == Some(InPlace::Carried))
-        .collect();
-    let single = cx.plan.landings.len() == 1;
-    let epilogue = cx.epilogue_label();
+    let is_in_place = |&site: &Site| cx.plan.landing(site).test_in_place == Some(InPlace::Carried);
+    let mut in_place: Vec<Site> = cx.plan.sites().filter(is_in_place).collect();
+    // The last one, if it can, falls through to the innermost epilogue.
+    in_place.sort_by_key(|&site| cx.epilogue_of(site) == 0);
     for (i, &site) in in_place.iter().enumerate() {
         let landing = build.block(Some(&cx.in_place_label(site)), &code, Some(cx.plan.landing(site).result));
         code = vec![build.drop(landing)];
-        let is_last = i + 1 == in_place.len();
-        if single {
-            // The only test: nothing leaves for the epilogue's own label.
-        } else if is_last {
-            code.push(build.i32(site.0));
+        let epilogue = cx.epilogue_of(site);
+        if i + 1 == in_place.len() && epilogue == 0 {
+            code.extend(cx.brought_site(site));
         } else {
-            code.push(build.break_(&epilogue, None, Some(build.i32(site.0))));
+            code.push(build.break_(&cx.epilogue_label(epilogue), None, cx.brought_site(site)));
         }
     }
-    let mut site = if single {
-        // A test in place has left for its own label.
-        let label = in_place.is_empty().then_some(epilogue.as_str());
-        let body = build.block(label, &code, Some(Type::NONE));
-        build.block(None, &[body, build.i32(NO_SITE as u32)], Some(Type::I32))
-    } else {
-        build.block(Some(&epilogue), &code, Some(Type::I32))
-    };
-    let mut mask_selected = false;
-    for group in push_groups(cx.plan) {
-        if group.masked && !mask_selected {
-            site = cx.select_mask(site);
-            mask_selected = true;
+    code
+}
+
+/// The epilogues, one around the other: each pushes its slots and goes on in a later one.
+fn push_sometimes<'m>(cx: &FunctionCx<'_, 'm>, mut code: Vec<Expr<'m>>) -> Expr<'m> {
+    let build = cx.build;
+    let last = cx.epilogues.len() - 1;
+    for (index, epilogue) in cx.epilogues.iter().enumerate() {
+        let mut site = enter_epilogue(cx, index, &code);
+        if let Some(masks) = epilogue.masks {
+            site = cx.select_mask(site, masks);
         }
+        site = push_groups_of(cx, epilogue_groups(epilogue), site);
+        code = match epilogue.next {
+            None => {
+                debug_assert_eq!(index, last);
+                vec![site]
+            }
+            Some(next) if next == index + 1 => vec![site],
+            Some(next) => vec![build.break_(&cx.epilogue_label(next), None, Some(site))],
+        };
+    }
+    code[0]
+}
+
+/// The block that tests leave for the epilogue, which gives the site.
+fn enter_epilogue<'m>(cx: &FunctionCx<'_, 'm>, index: usize, code: &[Expr<'m>]) -> Expr<'m> {
+    let build = cx.build;
+    let label = cx.epilogue_label(index);
+    if !cx.single[index] {
+        return build.block(Some(&label), code, Some(Type::I32));
+    }
+    let only = cx.epilogues[index].sites[0];
+    // A test in place has left for its own label, in front of the innermost epilogue.
+    let falls_through = index == 0 && cx.plan.landing(only).test_in_place == Some(InPlace::Carried);
+    let left = build.block((!falls_through).then_some(label.as_str()), code, Some(Type::NONE));
+    let site = if cx.plan.landings.len() == 1 { NO_SITE as u32 } else { only.0 };
+    build.block(None, &[left, build.i32(site)], Some(Type::I32))
+}
+
+fn push_groups_of<'m>(cx: &FunctionCx<'_, 'm>, groups: Vec<PushGroup>, mut site: Expr<'m>) -> Expr<'m> {
+    let build = cx.build;
+    for group in groups {
         let mut operands = vec![site];
         for &(local, component) in &group.values {
             let value = held_value(cx, local);
@@ -99,30 +148,49 @@ pub fn push_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>) -> Expr<'m> {
     site
 }
 
+/// Slots that are popped by the mask between two questions whether any is left.
+const POPS_PER_QUESTION: usize = 8;
+
 /// Reads a frame's locals back, in the reverse order of [`push_frame`].
-pub fn pop_frame<'m>(cx: &FunctionCx<'_, 'm>) -> Vec<Expr<'m>> {
+pub fn pop_frame<'m>(cx: &mut FunctionCx<'_, 'm>) -> Vec<Expr<'m>> {
     let build = cx.build;
-    let mut code = Vec::new();
-    for (i, slot) in cx.plan.frame.iter().enumerate().rev() {
-        let masked = i >= cx.plan.always;
-        let components = slot.type_.components();
-        if components.len() == 1 {
-            let type_ = slot.type_.in_frame();
-            let popped = build.call(&cx.runtime.pop_helper(type_, masked), &[], type_);
-            code.push(build.local_set(slot.local, cx.function.cast(cx.module, popped, slot.type_.nullable())));
-            continue;
+    let plan = cx.plan;
+    let mut code: Vec<Expr<'m>> = plan.always().iter().rev().map(|slot| pop_slot(cx, slot, false)).collect();
+    let mut masked = Vec::new();
+    let popped = cx.new_label("popped");
+    for (i, slot) in plan.sometimes().iter().rev().enumerate() {
+        if i > 0 && i % POPS_PER_QUESTION == 0 {
+            let none_left = build.i64_eqz(build.global_get(&cx.runtime.popped_mask(), Type::I64));
+            masked.push(build.break_(&popped, Some(none_left), None));
         }
-        // Components are popped last first, and a tuple is made first to last: through variables.
-        let mut parts = Vec::new();
-        for &type_ in components.iter().rev() {
-            let part = cx.function.add_local(type_, "fork.component");
-            let in_frame = type_.in_frame();
-            let popped = build.call(&cx.runtime.pop_helper(in_frame, masked), &[], in_frame);
-            code.push(build.local_set(part, cx.function.cast(cx.module, popped, type_)));
-            parts.push(build.local_get(part, type_));
-        }
-        parts.reverse();
-        code.push(build.local_set(slot.local, build.tuple(&parts)));
+        masked.push(pop_slot(cx, slot, true));
+    }
+    if masked.len() > POPS_PER_QUESTION {
+        code.push(build.block(Some(&popped), &masked, Some(Type::NONE)));
+    } else {
+        code.extend(masked);
     }
     code
+}
+
+fn pop_slot<'m>(cx: &FunctionCx<'_, 'm>, slot: &Slot, masked: bool) -> Expr<'m> {
+    let build = cx.build;
+    let components = slot.type_.components();
+    if components.len() == 1 {
+        let type_ = slot.type_.in_frame();
+        let popped = build.call(&cx.runtime.pop_helper(type_, masked), &[], type_);
+        return build.local_set(slot.local, cx.function.cast(cx.module, popped, slot.type_.nullable()));
+    }
+    // Components are popped last first, and a tuple is made first to last: through variables.
+    let (mut code, mut parts) = (Vec::new(), Vec::new());
+    for &type_ in components.iter().rev() {
+        let part = cx.function.add_local(type_, "fork.component");
+        let in_frame = type_.in_frame();
+        let popped = build.call(&cx.runtime.pop_helper(in_frame, masked), &[], in_frame);
+        code.push(build.local_set(part, cx.function.cast(cx.module, popped, type_)));
+        parts.push(build.local_get(part, type_));
+    }
+    parts.reverse();
+    code.push(build.local_set(slot.local, build.tuple(&parts)));
+    build.block(None, &code, Some(Type::NONE))
 }

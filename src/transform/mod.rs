@@ -14,8 +14,10 @@ pub mod runtime;
 pub mod state;
 pub mod unwind;
 
+use std::borrow::Cow;
+
 use crate::ir::{Builder, Expr, Function, Kind, Module, Type};
-use crate::plan::{FunctionPlan, InPlace, Region, Site};
+use crate::plan::{Epilogue, FunctionPlan, InPlace, MaskEntry, Region, Site};
 use runtime::Runtime;
 
 /// What rewriting one function needs at hand.
@@ -26,12 +28,32 @@ pub struct FunctionCx<'a, 'm> {
     pub function: Function<'m>,
     pub plan: &'a FunctionPlan,
     pub runtime: &'a Runtime,
+    /// The function's own, or the one of its resume function.
+    pub epilogues: Cow<'a, [Epilogue]>,
+    /// By epilogue, whether it is entered by one site's test and in no other way.
+    pub single: Vec<bool>,
     label_prefix: String,
     labels: u32,
 }
 
 impl<'a, 'm> FunctionCx<'a, 'm> {
-    pub fn new(module: Module<'m>, function: Function<'m>, plan: &'a FunctionPlan, runtime: &'a Runtime) -> Self {
+    /// For rewriting the function itself.
+    pub fn unwind(module: Module<'m>, function: Function<'m>, plan: &'a FunctionPlan, runtime: &'a Runtime) -> Self {
+        Self::new(module, function, plan, runtime, Cow::Borrowed(&plan.epilogues))
+    }
+
+    /// For writing its resume function, which is to be small.
+    pub fn resume(module: Module<'m>, function: Function<'m>, plan: &'a FunctionPlan, runtime: &'a Runtime) -> Self {
+        Self::new(module, function, plan, runtime, Cow::Owned(vec![plan.common_epilogue()]))
+    }
+
+    fn new(
+        module: Module<'m>,
+        function: Function<'m>,
+        plan: &'a FunctionPlan,
+        runtime: &'a Runtime,
+        epilogues: Cow<'a, [Epilogue]>,
+    ) -> Self {
         let mut label_prefix = String::from("fork.");
         let taken: Vec<String> = function
             .nodes()
@@ -43,7 +65,19 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
         while taken.iter().any(|label| label.starts_with(&label_prefix)) {
             label_prefix.push('_');
         }
-        FunctionCx { module, build: module.build(), function, plan, runtime, label_prefix, labels: 0 }
+        let mut single: Vec<bool> = epilogues.iter().map(|e| e.sites.len() == 1).collect();
+        epilogues.iter().filter_map(|e| e.next).for_each(|next| single[next] = false);
+        FunctionCx {
+            module,
+            build: module.build(),
+            function,
+            plan,
+            runtime,
+            epilogues,
+            single,
+            label_prefix,
+            labels: 0,
+        }
     }
 
     pub fn new_label(&mut self, name: &str) -> String {
@@ -51,9 +85,20 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
         format!("{}{name}.{}", self.label_prefix, self.labels)
     }
 
-    /// The label that tests leave for. Its block gives the site, unless there is one landing only.
-    pub fn epilogue_label(&self) -> String {
-        format!("{}epilogue", self.label_prefix)
+    /// Index of the epilogue that a site's test leaves for.
+    pub fn epilogue_of(&self, site: Site) -> usize {
+        if self.epilogues.len() == 1 { 0 } else { self.plan.landing(site).epilogue }
+    }
+
+    /// The site, if its test brings it to the epilogue: not where the epilogue has no other.
+    pub fn brought_site(&self, site: Site) -> Option<Expr<'m>> {
+        let epilogue = self.epilogue_of(site);
+        (!self.single[epilogue]).then(|| self.build.i32(site.0))
+    }
+
+    /// The label of an epilogue. Its block gives the site, unless it is a single one.
+    pub fn epilogue_label(&self, index: usize) -> String {
+        format!("{}epilogue.{index}", self.label_prefix)
     }
 
     pub fn in_place_label(&self, site: Site) -> String {
@@ -67,18 +112,15 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
 
     /// Leaves for the epilogue unless the state is normal.
     pub fn test(&self, site: Site) -> Expr<'m> {
-        let label = self.epilogue_label();
-        if self.plan.landings.len() == 1 {
-            return self.build.break_(&label, Some(self.state()), None);
-        }
-        let branch = self.build.break_(&label, Some(self.state()), Some(self.build.i32(site.0)));
+        let label = self.epilogue_label(self.epilogue_of(site));
+        let Some(brought) = self.brought_site(site) else { return self.build.break_(&label, Some(self.state()), None) };
+        let branch = self.build.break_(&label, Some(self.state()), Some(brought));
         self.build.drop(branch)
     }
 
-    /// Makes the mask of the site's frames the current one; gives the site on.
-    pub fn select_mask(&self, site: Expr<'m>) -> Expr<'m> {
-        let number = self.build.i32(self.plan.number.0);
-        self.build.call(&self.runtime.select_mask_helper(), &[site, number], Type::I32)
+    /// Makes the site's mask the current one; gives the site on.
+    pub fn select_mask(&self, site: Expr<'m>, masks: MaskEntry) -> Expr<'m> {
+        self.build.call(&self.runtime.select_mask_helper(), &[site, self.build.i32(masks.0)], Type::I32)
     }
 
     /// Keeps a value in a local, then tests, then gives the value.

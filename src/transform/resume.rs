@@ -47,7 +47,7 @@ pub fn write<'m>(
         resume.add_local(type_, "fork.operand");
     }
     let site = (plan.landings.len() > 1).then(|| resume.add_local(Type::I32, "fork.site"));
-    let mut rewriter = Rewriter { cx: FunctionCx::new(module, resume, plan, runtime), site };
+    let mut rewriter = Rewriter { cx: FunctionCx::resume(module, resume, plan, runtime), site };
     let body = rewriter.rewrite(root, resume.body(), Entry::Rewinding, Vec::new());
     body.finalize();
 
@@ -62,14 +62,15 @@ pub fn write<'m>(
     code.push(match site {
         Some(site) => {
             let mut header = build.call(&runtime.pop_header_helper(), &[], Type::I32);
-            if !plan.sometimes().is_empty() {
-                header = cx.select_mask(header);
+            if let Some(masks) = plan.masks {
+                header = cx.select_mask(header, masks);
             }
             build.local_set(site, header)
         }
         None => build.call(&runtime.pop_function_helper(), &[], Type::NONE),
     });
-    code.extend(pop_frame(cx));
+    code.extend(pop_frame(&mut rewriter.cx));
+    let cx = &rewriter.cx;
     code.extend(references::rebuild(cx, &references, site));
     let pushed = push_frame(cx, body);
     let number = build.i32(plan.number.0);

@@ -8,12 +8,12 @@ use std::fmt::Write;
 
 use crate::abi::{self, BufferLayout};
 use crate::error::Error;
-use crate::frame::{FrameLayout, NO_SITE, WIDE_SITE, mask_table, slot_size};
+use crate::frame::{FrameLayout, NO_SITE, WIDE_SITE, slot_size};
 use crate::ir::{Builder, Expr, GlobalRow, Module, Type};
 use crate::options::Sharing;
 use crate::plan::{FunctionNumber, FunctionPlan};
 use crate::transform::asserts::{self, Assertion};
-use crate::transform::epilogue::push_groups;
+use crate::transform::epilogue::all_push_groups;
 use crate::transform::linking;
 use crate::transform::references::{self, ReferenceNeeds};
 
@@ -101,6 +101,11 @@ impl Runtime {
 
     pub fn select_mask_helper(&self) -> String {
         self.name("select_mask")
+    }
+
+    /// The global with the bits of the slots that are still to be popped.
+    pub fn popped_mask(&self) -> String {
+        self.name("popped_mask")
     }
 
     /// The function that looks masks up, when it is called through the resume table because it moves to the module of
@@ -213,8 +218,8 @@ pub struct RuntimeNeeds {
     /// Type, masked or not, and count of each kind of push.
     pushes: BTreeSet<(Type, bool, usize)>,
     pops: BTreeSet<(Type, bool)>,
-    /// The table of masks, if any function has some.
-    masks: Option<Vec<u8>>,
+    /// The table of masks; empty if no function has some.
+    pub masks: Vec<u8>,
     references: ReferenceNeeds,
     /// Results, numbers only, of functions that can be unwound, and of calls that can be resumed.
     results: BTreeSet<Type>,
@@ -242,7 +247,7 @@ impl RuntimeNeeds {
             reserve: plans.iter().map(|p| layout.largest_frame(p)).max().unwrap_or(0),
             pushes: BTreeSet::new(),
             pops: BTreeSet::new(),
-            masks: mask_table(plans),
+            masks: Vec::new(),
             references,
             results: more_results.iter().copied().collect(),
             resumable: names.iter().cloned().zip(plans.iter().map(|p| p.results)).collect(),
@@ -250,7 +255,7 @@ impl RuntimeNeeds {
         for plan in plans {
             needs.results.insert(plan.results);
             needs.results.extend(plan.landings.iter().map(|l| l.result));
-            for group in push_groups(plan) {
+            for group in all_push_groups(plan) {
                 needs.pushes.insert((group.type_, group.masked, group.values.len()));
                 needs.pops.insert((group.type_, group.masked));
             }
@@ -262,9 +267,9 @@ impl RuntimeNeeds {
 
 /// Adds globals, helpers and transitions to the module, and exports the transitions.
 pub fn add<'m>(module: Module<'m>, runtime: &mut Runtime, needs: &RuntimeNeeds) -> Result<(), Error> {
-    runtime.has_masks = needs.masks.is_some();
-    if let Some(masks) = &needs.masks {
-        module.add_passive_data(&runtime.mask_segment(), masks);
+    runtime.has_masks = !needs.masks.is_empty();
+    if runtime.has_masks {
+        module.add_passive_data(&runtime.mask_segment(), &needs.masks);
     }
     add_global_accessors(module, runtime, needs);
     needs.references.add_tables(module, |base| runtime.name(base));
@@ -392,7 +397,7 @@ impl<'a> Text<'a> {
         if self.runtime.asserts {
             self.check_frame();
         }
-        if self.needs.masks.is_some() {
+        if !self.needs.masks.is_empty() {
             self.select_mask();
         }
         for &(type_, masked, count) in &self.needs.pushes {
@@ -480,10 +485,11 @@ impl<'a> Text<'a> {
         if self.runtime.sharing != Sharing::Import {
             self.position_globals();
         }
-        if self.needs.masks.is_some() {
-            let (mask, bits, segment) = (self.id("mask"), self.id("mask_bits"), quoted(&self.runtime.mask_segment()));
-            self.line(&format!("(global {mask} (mut i64) (i64.const 0))"));
-            self.line(&format!("(global {bits} (mut i32) (i32.const 0))"));
+        if !self.needs.masks.is_empty() {
+            let (pushed, popped) = (self.id("pushed_mask"), self.id("popped_mask"));
+            let segment = quoted(&self.runtime.mask_segment());
+            self.line(&format!("(global {pushed} (mut i64) (i64.const 0))"));
+            self.line(&format!("(global {popped} (mut i64) (i64.const 0))"));
             self.line(&format!("(data {segment} \"\")"));
         }
     }
@@ -715,22 +721,21 @@ impl<'a> Text<'a> {
         let bytes = self.needs.layout.function_bytes;
         let store = if bytes == 2 { "i32.store16" } else { "i32.store" };
         let function = self.in_frames("(local.get $function)");
-        let (push, pop) = (self.id("push_header"), self.id("pop_header"));
+        let pop = self.id("pop_header");
         let step = self.move_position(1);
         let wide_step = self.move_position(2);
         let function_step = self.move_position(i64::from(bytes));
-        self.line(&format!(
-            "(func {push} (param $site i32) (param $function i32)
-  (if (i32.ne (local.get $site) (i32.const {NO_SITE})) (then
-  (if (i32.ge_u (local.get $site) (i32.const {WIDE_SITE})) (then
-    (i32.store16 {memory} align=1 {position} (local.get $site))
-    {wide_step}
-    (local.set $site (i32.const {WIDE_SITE}))))
-  (i32.store8 {memory} {position} (local.get $site))
-  {step}))
+        let push_header = format!(
+            "(if (i32.ne (local.get $site) (i32.const {NO_SITE})) (then
+    (if (i32.ge_u (local.get $site) (i32.const {WIDE_SITE})) (then
+      (i32.store16 {memory} align=1 {position} (local.get $site))
+      {wide_step}
+      (local.set $site (i32.const {WIDE_SITE}))))
+    (i32.store8 {memory} {position} (local.get $site))
+    {step}))
   ({store} {memory} align=1 {position} {function})
-  {function_step})"
-        ));
+  {function_step}"
+        );
         let (back, pop_function) = (self.move_position(-i64::from(bytes)), self.id("pop_function"));
         self.line(&format!("(func {pop_function} {back})"));
         let back = self.move_position(-1 - i64::from(bytes));
@@ -762,7 +767,7 @@ impl<'a> Text<'a> {
         self.line(&format!(
             "(func {again} (param $site i32) (param $function i32) (result i32)
   {still_rewinding}
-  (call {push} (local.get $site) (local.get $function))
+  {push_header}
   (if ({ptr}.le_u {position} (global.get {limit})) (then (return (i32.const 0))))
   {aborting}
   (i32.const 1))"
@@ -770,10 +775,10 @@ impl<'a> Text<'a> {
     }
 
     /// Looks a site's mask up. The segment can only be read through memory: through the first eight bytes of the
-    /// buffer, which are put back.
+    /// buffer, which are put back. Slots are pushed from the mask's highest bit on, and popped from its lowest on.
     fn select_mask(&mut self) {
         let memory = self.memory.clone();
-        let (mask, bits) = (self.id("mask"), self.id("mask_bits"));
+        let (pushed, popped) = (self.id("pushed_mask"), self.id("popped_mask"));
         let mut name = quoted(&self.runtime.select_mask_helper());
         if let (Some(function), ResumeTable::Table { name: table, base, is64 }) =
             (self.runtime.mask_function_in_table(), &self.runtime.table)
@@ -781,8 +786,8 @@ impl<'a> Text<'a> {
             let index = base + self.runtime.resume_names.len() as u64;
             let index = format!("({}.const {index})", if *is64 { "i64" } else { "i32" });
             self.line(&format!(
-                "(func {name} (param $site i32) (param $function i32) (result i32)
-  (call_indirect {} (param i32 i32) (result i32) (local.get $site) (local.get $function) {index}))",
+                "(func {name} (param $site i32) (param $masks i32) (result i32)
+  (call_indirect {} (param i32 i32) (result i32) (local.get $site) (local.get $masks) {index}))",
                 quoted(table)
             ));
             name = quoted(&function);
@@ -790,28 +795,28 @@ impl<'a> Text<'a> {
         let segment = quoted(&self.runtime.mask_segment());
         let buffer = format!("(global.get {})", self.id("buffer"));
         self.line(&format!(
-            "(func {name} (param $site i32) (param $function i32) (result i32)
-  (local $saved i64) (local $entry i32) (local $bytes i32)
+            "(func {name} (param $site i32) (param $masks i32) (result i32) 
+  (local $saved i64) (local $last_bit i32) (local $unused_bits i64)
   (local.set $saved (i64.load {memory} align=1 {buffer}))
-  (memory.init {memory} {segment} {buffer} (i32.shl (local.get $function) (i32.const 2)) (i32.const 4))
-  (local.set $entry (i32.load {memory} align=1 {buffer}))
-  (global.set {bits} (i32.shr_u (local.get $entry) (i32.const 24)))
-  (local.set $bytes (i32.shr_u (i32.add (global.get {bits}) (i32.const 7)) (i32.const 3)))
-  (i64.store {memory} align=1 {buffer} (i64.const 0))
+  (local.set $last_bit (i32.and (local.get $masks) (i32.const 63)))
   (memory.init {memory} {segment} {buffer}
-    (i32.add (i32.and (local.get $entry) (i32.const 0xffffff)) (i32.mul (local.get $site) (local.get $bytes)))
-    (local.get $bytes))
-  (global.set {mask} (i64.load {memory} align=1 {buffer}))
+    (i32.add (i32.shr_u (local.get $masks) (i32.const 6))
+      (i32.mul (local.get $site) (i32.add (i32.shr_u (local.get $last_bit) (i32.const 3)) (i32.const 1))))
+    (i32.const 8))
+  (global.set {pushed}
+    (i64.shl (i64.load {memory} align=1 {buffer})
+      (local.tee $unused_bits (i64.extend_i32_u (i32.sub (i32.const 63) (local.get $last_bit))))))
+  (global.set {popped} (i64.shr_u (global.get {pushed}) (local.get $unused_bits)))
   (i64.store {memory} align=1 {buffer} (local.get $saved))
   (local.get $site))",
         ));
     }
 
-    /// Stores values at the position and moves it. Masked: each only if the mask's lowest bit is set, which is then
+    /// Stores values at the position and moves it. Masked: each only if the mask's highest bit is set, which is then
     /// shifted out.
     fn push(&mut self, type_: Type, masked: bool, count: usize) {
         let (name, memory) = (quoted(&self.runtime.push_helper(type_, masked, count)), self.memory.clone());
-        let (position, mask) = (self.position(), self.id("mask"));
+        let (position, mask) = (self.position(), self.id("pushed_mask"));
         let (value_type, size) = (keyword(type_), slot_size(type_));
         let stored = keyword(references::storage(type_));
         // References move the position by themselves, and so one by one.
@@ -837,8 +842,8 @@ impl<'a> Text<'a> {
             }
             if masked {
                 text += &format!(
-                    "  (if (i32.wrap_i64 (i64.and (global.get {mask}) (i64.const 1))) (then {store}))
-  (global.set {mask} (i64.shr_u (global.get {mask}) (i64.const 1)))\n"
+                    "  (if (i64.lt_s (global.get {mask}) (i64.const 0)) (then {store}))
+  (global.set {mask} (i64.shl (global.get {mask}) (i64.const 1)))\n"
                 );
             } else {
                 text += &format!("  {store}\n");
@@ -850,17 +855,18 @@ impl<'a> Text<'a> {
         self.line(&format!("{text}  (local.get $site))"));
     }
 
-    /// Moves the position back over a value and loads it. Masked: if the mask's highest bit in use is set, which is
-    /// then out of use.
+    /// Moves the position back over a value and loads it. Masked: if the mask's lowest bit is set, which is then shifted
+    /// out.
     fn pop(&mut self, type_: Type, masked: bool) {
         let (name, memory) = (quoted(&self.runtime.pop_helper(type_, masked)), self.memory.clone());
-        let (position, mask, bits) = (self.position(), self.id("mask"), self.id("mask_bits"));
+        let (position, mask) = (self.position(), self.id("popped_mask"));
         let (value_type, stored) = (keyword(type_), keyword(references::storage(type_)));
         let back = self.move_position(-i64::from(slot_size(type_)));
         let test = format!(
-            "(global.set {bits} (i32.sub (global.get {bits}) (i32.const 1)))
-  (if (i64.eqz (i64.and (i64.const 1) (i64.shr_u (global.get {mask}) (i64.extend_i32_u (global.get {bits})))))
-    (then (return {})))
+            "(local $held i32)
+  (local.set $held (i32.wrap_i64 (i64.and (global.get {mask}) (i64.const 1))))
+  (global.set {mask} (i64.shr_u (global.get {mask}) (i64.const 1)))
+  (if (i32.eqz (local.get $held)) (then (return {})))
   ",
             references::null_or_zero(type_)
         );

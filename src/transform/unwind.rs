@@ -13,7 +13,7 @@ pub fn instrument<'m>(module: Module<'m>, function: Function<'m>, plan: &Functio
     for &type_ in &plan.spills {
         function.add_local(type_, "fork.operand");
     }
-    let cx = FunctionCx::new(module, function, plan, runtime);
+    let cx = FunctionCx::unwind(module, function, plan, runtime);
     let body = rewrite(&cx, root, function.body());
     body.finalize();
     let site = push_frame(&cx, body);

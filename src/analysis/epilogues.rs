@@ -1,0 +1,173 @@
+//! Decides which epilogue each landing's test leaves for, and what the epilogues share.
+//!
+//! An epilogue reads all locals that a frame of any of its sites can hold. A local that one site's frame does not hold
+//! is dead there, but if the site's test leaves for an epilogue that reads it, an engine must keep it up to the test all
+//! the same: it is spilled around calls and carried around loops. That, not the test, is most of what instrumentation
+//! costs in time.
+//!
+//! So a site that is worth it leaves for an epilogue that reads exactly what its frame holds. Epilogues go on in each
+//! other: slots are pushed in the order of the frame, those that most sites need last, so that the frames of two sites
+//! often end alike.
+//!
+//! ```text
+//! site  frame          epilogues
+//! 0     $a, $c, $d     0: push $a, go on in 2
+//! 1     $b, $c, $d     1: push $b, go on in 2
+//! 2     $c, $d         2: push $c, $d
+//! ```
+//!
+//! The other sites share one epilogue, which pushes by the site's mask.
+
+use crate::analysis::regions::{Row, Tree};
+use crate::ir::Kind;
+use crate::plan::{Epilogue, FunctionPlan, Site, Slot};
+
+/// How much more often code is assumed to run for each loop around it.
+const LOOP_WEIGHT: f64 = 4.0;
+/// Loops counted, at most.
+const MAX_DEPTH: i32 = 3;
+/// Bytes that it is worth not to keep one dead value up to a test outside of loops.
+const BYTES_PER_KEPT_VALUE: f64 = 0.15;
+/// Bytes of an epilogue besides those of its slots: a block, the call of a push helper, a branch.
+const EPILOGUE_BYTES: f64 = 9.0;
+/// Bytes of a slot in an epilogue.
+const SLOT_BYTES: f64 = 2.0;
+
+/// A slot that some sites' frames hold, on the way to those that come behind it.
+struct Node {
+    slot: u32,
+    parent: usize,
+    children: Vec<usize>,
+    /// Sites whose frames begin here.
+    sites: Vec<Site>,
+}
+
+/// The frames of sites as paths from their last slot to their first. Node 0 is the end of all frames, and no slot.
+struct Paths {
+    nodes: Vec<Node>,
+}
+
+/// Fills in the epilogues, and which of them each landing's test leaves for. The frame must be laid out.
+pub fn share(plan: &mut FunctionPlan, tree: &Tree) {
+    let mut paths = Paths { nodes: vec![Node { slot: u32::MAX, parent: 0, children: Vec::new(), sites: Vec::new() }] };
+    let mut rest: Vec<Site> = Vec::new();
+    let all = plan.sometimes().len() as u32;
+    let mut sites: Vec<(Site, f64)> = plan.sites().map(|site| (site, weight(tree, site))).collect();
+    sites.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    for (site, weight) in sites {
+        let mask = plan.mask(site);
+        let dead = f64::from(all - mask.count_ones());
+        if BYTES_PER_KEPT_VALUE * weight * dead >= paths.bytes_to_add(mask) {
+            paths.add(mask, site);
+        } else {
+            rest.push(site);
+        }
+    }
+    let mut epilogues = Vec::new();
+    if let Some(common) = common_epilogue(plan, rest) {
+        epilogues.push(common);
+    }
+    paths.collect(plan, &mut epilogues);
+    for (index, epilogue) in epilogues.iter().enumerate() {
+        for site in &epilogue.sites {
+            plan.landings[site.0 as usize].epilogue = index;
+        }
+    }
+    plan.epilogues = epilogues;
+}
+
+/// How often a landing's test is assumed to run.
+fn weight(tree: &Tree, site: Site) -> f64 {
+    let mut depth = 0;
+    let mut row: Option<Row> = Some(tree.landing_row(site));
+    while let Some(current) = row {
+        depth += i32::from(tree.node(current).kind() == Kind::Loop);
+        row = tree.parent(current);
+    }
+    LOOP_WEIGHT.powi(depth.min(MAX_DEPTH))
+}
+
+/// The epilogue of sites that have none of their own. It goes on at the end of all frames, the last epilogue.
+fn common_epilogue(plan: &FunctionPlan, mut sites: Vec<Site>) -> Option<Epilogue> {
+    sites.sort_unstable();
+    let first = plan.mask(*sites.first()?);
+    let union = sites.iter().fold(0, |union, &site| union | plan.mask(site));
+    let masked = sites.iter().any(|&site| plan.mask(site) != first);
+    let slots = plan.sometimes().iter().enumerate().filter(|(i, _)| union >> i & 1 == 1);
+    Some(Epilogue { sites, slots: slots.map(|(_, &slot)| (slot, masked)).collect(), masks: None, next: None })
+}
+
+impl Paths {
+    /// The slots of a mask from the last to the first.
+    fn slots(mask: u64) -> impl Iterator<Item = u32> {
+        (0..u64::BITS).rev().filter(move |i| mask >> i & 1 == 1)
+    }
+
+    fn child(&self, node: usize, slot: u32) -> Option<usize> {
+        self.nodes[node].children.iter().copied().find(|&child| self.nodes[child].slot == slot)
+    }
+
+    fn bytes_to_add(&self, mask: u64) -> f64 {
+        let mut node = 0;
+        let mut slots = Self::slots(mask).peekable();
+        while let Some(next) = slots.peek().and_then(|&slot| self.child(node, slot)) {
+            node = next;
+            slots.next();
+        }
+        match slots.count() {
+            0 if !self.nodes[node].sites.is_empty() => 0.0,
+            count => EPILOGUE_BYTES + SLOT_BYTES * count as f64,
+        }
+    }
+
+    fn add(&mut self, mask: u64, site: Site) {
+        let mut node = 0;
+        for slot in Self::slots(mask) {
+            node = self.child(node, slot).unwrap_or_else(|| {
+                let child = self.nodes.len();
+                self.nodes.push(Node { slot, parent: node, children: Vec::new(), sites: Vec::new() });
+                self.nodes[node].children.push(child);
+                child
+            });
+        }
+        self.nodes[node].sites.push(site);
+    }
+
+    /// Lists the epilogues, each before the one that it goes on in.
+    fn collect(mut self, plan: &FunctionPlan, epilogues: &mut Vec<Epilogue>) {
+        // In this order a node comes after all nodes that go on in it, and right after the last of these.
+        let mut order = Vec::new();
+        let mut stack = vec![0];
+        while let Some(node) = stack.pop() {
+            order.push(node);
+            stack.extend(&self.nodes[node].children);
+        }
+        order.reverse();
+        let first = epilogues.len();
+        let mut index = vec![usize::MAX; self.nodes.len()];
+        for &node in &order {
+            let is_single = self.nodes[node].children.len() == 1 && self.nodes[node].sites.is_empty();
+            if is_single && node != 0 {
+                // The child's epilogue pushes this slot, too.
+                index[node] = index[self.nodes[node].children[0]];
+            } else {
+                let mut sites = std::mem::take(&mut self.nodes[node].sites);
+                sites.sort_unstable();
+                index[node] = epilogues.len();
+                epilogues.push(Epilogue { sites, slots: Vec::new(), masks: None, next: None });
+            }
+            if node != 0 {
+                let slot: Slot = plan.sometimes()[self.nodes[node].slot as usize];
+                epilogues[index[node]].slots.push((slot, false));
+            }
+        }
+        for &node in order.iter().filter(|&&node| node != 0) {
+            let parent = self.nodes[node].parent;
+            if index[parent] != index[node] {
+                epilogues[index[node]].next = Some(index[parent]);
+            }
+        }
+        let end = epilogues.len() - 1;
+        epilogues[..first].iter_mut().for_each(|common| common.next = Some(end));
+    }
+}
