@@ -32,12 +32,12 @@ demo:
 	scripts/demo
 
 # Programs that the tests run; `make test-programs` alone runs all.
-TESTED_PROGRAMS = pipeline kvstore_snapshot bzip2
+TESTED_PROGRAMS = pipeline kvstore_snapshot qsort_callback recursion bzip2 sqlite
 
 test: check test-rust test-some-programs test-node
 
 test-some-programs: tools build
-	AT=10 scripts/test-programs $(TESTED_PROGRAMS)
+	AT=5 AFTER=nothing scripts/test-programs $(TESTED_PROGRAMS)
 
 # Formatting and lints.
 check: tools
