@@ -3,6 +3,7 @@
 #include "cfg/liveness-traversal.h"
 #include "fork-instrument/src/ir/ffi.rs.h"
 #include "ir/effects.h"
+#include "ir/function-utils.h"
 #include "ir/properties.h"
 #include "ir/utils.h"
 
@@ -67,6 +68,8 @@ uint64_t hash_expression(size_t expression) { return ExpressionAnalyzer::hash(as
 bool equal_expressions(size_t left, size_t right) {
   return ExpressionAnalyzer::equal(as_expression(left), as_expression(right));
 }
+
+bool equal_functions(Function& left, Function& right) { return FunctionUtils::equal(&left, &right); }
 
 namespace {
 

@@ -19,6 +19,9 @@ uint64_t hash_expression(size_t expression);
 // Whether two expressions have the same structure and the same leaves.
 bool equal_expressions(size_t left, size_t right);
 
+// Whether two functions have the same type, the same locals, and bodies that are the same but for the names of labels.
+bool equal_functions(Function& left, Function& right);
+
 // Where each local of a function is live, at the granularity of calls.
 class LivenessAtCalls {
 public:

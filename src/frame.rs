@@ -10,8 +10,10 @@
 //!
 //! Frames are pushed upwards and popped from the top, so what is read first is written last.
 
+use std::collections::HashMap;
+
 use crate::ir::{Hierarchy, Type};
-use crate::plan::{FunctionPlan, MaskEntry, Site, Slot};
+use crate::plan::{FunctionNumber, FunctionPlan, MaskEntry, Site, Slot};
 
 /// Stands for the site in frames that hold none.
 pub const NO_SITE: i32 = -1;
@@ -32,7 +34,20 @@ const MASK_READ: usize = 8;
 /// table is too large to be addressed.
 pub fn lay_out_masks(plans: &mut [FunctionPlan]) -> Option<Vec<u8>> {
     let mut table: Vec<u8> = Vec::new();
-    for plan in plans.iter_mut().filter(|p| !p.sometimes().is_empty()) {
+    // Of the functions that share a number the first has the resume function.
+    let mut owners: HashMap<FunctionNumber, usize> = HashMap::new();
+    for index in 0..plans.len() {
+        let (before, plan) = plans.split_at_mut(index);
+        let plan = &mut plan[0];
+        if plan.sometimes().is_empty() {
+            continue;
+        }
+        if plan.shares_resume {
+            let owner = &before[owners[&plan.number]];
+            (plan.masks, plan.epilogues) = (owner.masks, owner.epilogues.clone());
+            continue;
+        }
+        owners.insert(plan.number, index);
         let entry = add_masks(&mut table, plan, plan.sometimes(), &plan.sites().collect::<Vec<_>>())?;
         plan.masks = Some(entry);
         let mut epilogues = std::mem::take(&mut plan.epilogues);

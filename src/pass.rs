@@ -12,7 +12,7 @@ use crate::analysis::references::{ReferenceRules, Refusal};
 use crate::analysis::state::HiddenState;
 use crate::error::Error;
 use crate::frame::lay_out_masks;
-use crate::ir::{self, GlobalRow, Hierarchy, Module, Pass, TableRow, Type};
+use crate::ir::{self, Function, GlobalRow, Hierarchy, Module, Pass, TableRow, Type};
 use crate::options::{self, Options, Refs, Sharing};
 use crate::output;
 use crate::plan::{Callee, FunctionNumber, FunctionPlan};
@@ -70,9 +70,9 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     let names: Vec<String> = path.defined().iter().map(|&f| path.function(f).name.clone()).collect();
     pass.run_on_functions(module, &names, &["dce"]).map_err(Error::Binaryen)?;
     let mut plans = make_plans(pass, module, &path, &names, &options)?;
-    number_functions(&path, &mut plans);
+    number_functions(module, &path, &mut plans);
     let masks = lay_out_masks(&mut plans).ok_or(Error::MasksTooLarge)?;
-    let resumable: Vec<&FunctionPlan> = plans.iter().filter(|p| p.is_resumable()).collect();
+    let resumable: Vec<&FunctionPlan> = plans.iter().filter(|p| p.has_own_resume()).collect();
     let roots = find_roots(module, &path, &options);
 
     add_resume_functions(module, &mut runtime, &resumable);
@@ -85,7 +85,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     runtime::add_reference_finishers(module, &runtime);
     fill_table(module, &runtime)?;
     linking::raise_reserve_at_start(module, &runtime);
-    rewrite(pass, module, &runtime, &resumable)?;
+    rewrite(pass, module, &runtime, &plans)?;
     roots::add(module, &runtime, &roots);
     state::export(module, &hidden);
     clean_up(pass, module, &runtime)?;
@@ -283,11 +283,23 @@ fn make_plans<'m>(
         .collect()
 }
 
-/// Numbers the functions that have resume functions, and resolves what landings resume.
-fn number_functions(path: &ForkPath, plans: &mut [FunctionPlan]) {
+/// Numbers the functions that can be suspended, equal ones alike, and resolves what landings resume.
+fn number_functions(module: Module<'_>, path: &ForkPath, plans: &mut [FunctionPlan]) {
     let mut numbers: HashMap<String, FunctionNumber> = HashMap::new();
-    for (number, plan) in plans.iter_mut().filter(|p| p.is_resumable()).enumerate() {
-        plan.number = FunctionNumber(number as u32);
+    // Functions with a resume function of their own, by the hash of their bodies.
+    let mut owners: HashMap<u64, Vec<(Function<'_>, FunctionNumber)>> = HashMap::new();
+    let mut next = FunctionNumber(0);
+    for plan in plans.iter_mut().filter(|p| p.is_resumable()) {
+        let function = module.function(&plan.function);
+        let same_hash = owners.entry(function.body().hash()).or_default();
+        match same_hash.iter().find(|(owner, _)| owner.same_as(function)) {
+            Some(&(_, number)) => (plan.number, plan.shares_resume) = (number, true),
+            None => {
+                plan.number = next;
+                same_hash.push((function, next));
+                next.0 += 1;
+            }
+        }
         if !plan.elides {
             numbers.insert(plan.function.clone(), plan.number);
         }
@@ -374,15 +386,18 @@ fn fill_table(module: Module<'_>, runtime: &Runtime) -> Result<(), Error> {
     Ok(())
 }
 
-fn rewrite<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, plans: &[&FunctionPlan]) -> Result<(), Error> {
+fn rewrite<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, plans: &[FunctionPlan]) -> Result<(), Error> {
+    let plans: Vec<&FunctionPlan> = plans.iter().filter(|p| p.is_resumable()).collect();
     let names: Vec<String> = plans.iter().map(|p| p.function.clone()).collect();
     pass.for_each_function(module, &names, &|i, _| {
         let function = module.function(&names[i]);
-        let resumed = module.function(&runtime.resume_names[i]);
-        resume::write(module, function, resumed, plans[i], runtime);
+        if plans[i].has_own_resume() {
+            let resumed = module.function(runtime.resume_name(plans[i].number));
+            resume::write(module, function, resumed, plans[i], runtime);
+            resumed.flatten_blocks();
+        }
         unwind::instrument(module, function, plans[i], runtime);
         function.flatten_blocks();
-        resumed.flatten_blocks();
     })
     .map_err(Error::Binaryen)
 }

@@ -54,7 +54,8 @@ pub enum Carry {
     /// The resume function computes it again: it has no effects, cannot trap, and reads only locals that the frame
     /// holds and that are not written in between.
     Recompute,
-    /// The operand is a `local.tee` of this local, which is not written in between: the frame holds the local.
+    /// This local holds the operand's value, and is not written in between: the frame holds the local. The operand is a
+    /// `local.tee` of it, or an equal expression was set to it before.
     ReadLocal(LocalIndex),
     /// A new local keeps it, and the frame holds that local.
     Spill(LocalIndex, SpillReason),
@@ -206,8 +207,10 @@ pub struct Rebuild {
 #[derive(Clone, Debug)]
 pub struct FunctionPlan {
     pub function: String,
-    /// Meaningful once all plans are made, and only with landings.
+    /// Meaningful once all plans are made, and only with landings. Equal functions share a number.
     pub number: FunctionNumber,
+    /// The number is another function's, an equal one, whose resume function serves both.
+    pub shares_resume: bool,
     pub regions: Vec<Region>,
     pub root: Option<RegionId>,
     pub landings: Vec<Landing>,
@@ -283,9 +286,14 @@ impl FunctionPlan {
         self.sometimes().iter().enumerate().filter(|(_, slot)| held(slot)).map(|(i, _)| 1 << i).sum()
     }
 
-    /// Whether the function gets a resume function.
+    /// Whether the function can be suspended.
     pub fn is_resumable(&self) -> bool {
         !self.landings.is_empty()
+    }
+
+    /// Whether it gets a resume function of its own.
+    pub fn has_own_resume(&self) -> bool {
+        self.is_resumable() && !self.shares_resume
     }
 }
 

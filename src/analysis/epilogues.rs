@@ -27,7 +27,7 @@ const LOOP_WEIGHT: f64 = 4.0;
 /// Loops counted, at most.
 const MAX_DEPTH: i32 = 3;
 /// Bytes that it is worth not to keep one dead value up to a test outside of loops.
-const BYTES_PER_KEPT_VALUE: f64 = 0.15;
+const BYTES_PER_KEPT_VALUE: f64 = 0.14;
 /// Bytes of an epilogue besides those of its slots: a block, the call of a push helper, a branch.
 const EPILOGUE_BYTES: f64 = 9.0;
 /// Bytes of a slot in an epilogue.
@@ -115,7 +115,7 @@ impl Paths {
             slots.next();
         }
         match slots.count() {
-            0 if !self.nodes[node].sites.is_empty() => 0.0,
+            0 if node == 0 || !self.nodes[node].sites.is_empty() => 0.0,
             count => EPILOGUE_BYTES + SLOT_BYTES * count as f64,
         }
     }

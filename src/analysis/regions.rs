@@ -150,6 +150,7 @@ impl Tree {
         FunctionPlan {
             function: function.name(),
             number: FunctionNumber(0),
+            shares_resume: false,
             root: regions.len().checked_sub(1).map(|last| RegionId(last as u32)),
             regions,
             landings,
@@ -251,6 +252,23 @@ impl Tree {
             row = parent;
         }
         false
+    }
+
+    /// The outermost loop around `later` that begins behind `earlier`.
+    pub fn outermost_loop_behind(&self, earlier: Row, later: Row) -> Option<Row> {
+        let mut outermost = None;
+        let mut row = self.parent(later);
+        while let Some(current) = row.filter(|&r| self.node(r).first > earlier.0) {
+            if self.node(current).kind() == Kind::Loop {
+                outermost = Some(current);
+            }
+            row = self.parent(current);
+        }
+        outermost
+    }
+
+    pub fn rows_in_order(&self) -> impl Iterator<Item = Row> + use<> {
+        (0..self.nodes.len() as u32).map(Row)
     }
 
     /// Whether the local is written by a row after `after`, up to and including `until`.

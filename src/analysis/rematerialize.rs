@@ -6,11 +6,14 @@
 //! ```
 //!
 //! In the function itself the address stays where it is, on the operand stack. The resume function must produce it
-//! again. In order of preference: compute it again from locals that the frame holds ([`Carry::Recompute`]), read the
-//! local that already holds it ([`Carry::ReadLocal`]), keep it in a new local ([`Carry::Spill`]).
+//! again. In order of preference: compute it again from locals that the frame holds anyway ([`Carry::Recompute`]), read
+//! the local that already holds it ([`Carry::ReadLocal`]), compute it again from locals that are kept for that, keep it in
+//! a new local ([`Carry::Spill`]).
 //!
 //! The operand's locals are read before the landing in order of evaluation, so liveness after the landing does not see
 //! these reads: they are added to what the frame holds.
+
+use std::collections::HashMap;
 
 use crate::analysis::regions::{Row, Tree};
 use crate::ir::{Effects, Kind, Module, Type};
@@ -20,8 +23,30 @@ use crate::plan::{Callee, CarriedOperand, Carry, FunctionPlan, LocalIndex, Regio
 /// Fills in the carried operands of all regions, the locals to add, and the locals that frames hold for their sake.
 pub fn carry_operands(plan: &mut FunctionPlan, tree: &Tree, module: Module<'_>, replay: Replay) {
     let Some(root) = plan.root else { return };
-    let mut decider = Decider { plan, tree, module, replay, pending: Vec::new(), free: Vec::new() };
+    let values = if replay == Replay::Effects { values_of_locals(tree) } else { HashMap::new() };
+    let mut decider = Decider { plan, tree, module, replay, values, pending: Vec::new(), free: Vec::new() };
     decider.visit(root);
+}
+
+/// Rows of the larger expressions that are not looked for among the values of locals.
+const MAX_VALUE_ROWS: u32 = 32;
+
+/// The sets of locals to values that are worth looking for, by the value's hash.
+fn values_of_locals(tree: &Tree) -> HashMap<u64, Vec<Row>> {
+    let mut values: HashMap<u64, Vec<Row>> = HashMap::new();
+    for set in tree.rows_in_order().filter(|&row| tree.node(row).kind() == Kind::LocalSet) {
+        let value = Row(set.0 - 1);
+        if is_worth_looking_for(tree, value) {
+            values.entry(tree.node(value).expr().hash()).or_default().push(set);
+        }
+    }
+    values
+}
+
+fn is_worth_looking_for(tree: &Tree, value: Row) -> bool {
+    let node = tree.node(value);
+    let is_leaf = node.first == value.0;
+    !is_leaf && value.0 - node.first < MAX_VALUE_ROWS && !node.kind().is_control_flow()
 }
 
 struct Decider<'a, 'm> {
@@ -29,6 +54,8 @@ struct Decider<'a, 'm> {
     tree: &'a Tree,
     module: Module<'m>,
     replay: Replay,
+    /// Sets of locals, by the hash of the value.
+    values: HashMap<u64, Vec<Row>>,
     /// Locals that operands of the regions around the current one will read.
     pending: Vec<LocalIndex>,
     /// Spill locals that no region around the current one uses.
@@ -141,13 +168,26 @@ impl Decider<'_, '_> {
         let effects = self.module.effects(node.expr());
         match self.why_not_recomputed(operand, &effects) {
             None => {
-                if effects.reads.iter().any(|&local| self.tree.is_written_between(local, operand, until)) {
-                    return Err(SpillReason::ReadsWrittenLocal);
+                let is_written = |&local: &LocalIndex| self.tree.is_written_between(local, operand, until);
+                let problem = match effects.reads.iter().any(is_written) {
+                    true => Some(SpillReason::ReadsWrittenLocal),
+                    false if !self.is_worth_recomputing(&effects, node.type_(), later.clone()) => {
+                        Some(SpillReason::Cost)
+                    }
+                    false => None,
+                };
+                let is_held = |local: LocalIndex, site: u32| {
+                    self.plan.landings[site as usize].live.binary_search(&local).is_ok()
+                        || self.pending.contains(&local)
+                };
+                let is_free = problem.is_none() && effects.reads.iter().all(|&l| later.clone().all(|s| is_held(l, s)));
+                let holder = if is_free { None } else { self.local_with_value_of(operand, &effects, until) };
+                match (holder, problem) {
+                    (Some(local), Some(_)) => Ok(Carry::ReadLocal(local)),
+                    (Some(local), None) if later.clone().all(|s| is_held(local, s)) => Ok(Carry::ReadLocal(local)),
+                    (_, None) => Ok(Carry::Recompute),
+                    (None, Some(reason)) => Err(reason),
                 }
-                if !self.is_worth_recomputing(&effects, node.type_(), later) {
-                    return Err(SpillReason::Cost);
-                }
-                Ok(Carry::Recompute)
             }
             Some(reason) => {
                 let is_tee = node.kind() == Kind::LocalSet && self.replay != Replay::None;
@@ -157,6 +197,28 @@ impl Decider<'_, '_> {
                 Err(reason)
             }
         }
+    }
+
+    /// A local that an equal value was set to, and that holds it up to the last landing.
+    fn local_with_value_of(&self, operand: Row, effects: &Effects, until: Row) -> Option<LocalIndex> {
+        if self.values.is_empty() || !is_worth_looking_for(self.tree, operand) {
+            return None;
+        }
+        let value = self.tree.node(operand).expr();
+        let sets = self.values.get(&value.hash())?.iter().rev();
+        let holds = |&&set: &&Row| {
+            let node = self.tree.node(set);
+            let set_value = Row(set.0 - 1);
+            // What a loop between the two writes in one round is written before the next.
+            let again = self.tree.outermost_loop_behind(set, operand).unwrap_or(operand);
+            set.0 < self.tree.node(operand).first
+                && self.plan.local_type(node.local) == value.type_()
+                && self.tree.is_before(set, operand)
+                && self.tree.node(set_value).expr().same_as(value)
+                && !effects.reads.iter().any(|&l| self.tree.is_written_between(l, set_value, again.max(operand)))
+                && !self.tree.is_written_between(node.local, set, again.max(until))
+        };
+        sets.clone().find(holds).map(|&set| self.tree.node(set).local)
     }
 
     fn why_not_recomputed(&self, operand: Row, effects: &Effects) -> Option<SpillReason> {

@@ -25,6 +25,12 @@ impl<'m> Function<'m> {
         Function(NonNull::new(raw).expect("Binaryen throws for an unknown function"), PhantomData)
     }
 
+    /// Whether another function has the same type and locals, and the same body but for names of labels. Such functions'
+    /// bodies have equal [hashes](super::Expr::hash).
+    pub fn same_as(self, other: Function<'m>) -> bool {
+        bridge::equal_functions(self.pin(), other.pin())
+    }
+
     pub(super) fn pin(self) -> Pin<&'m mut bridge::Function> {
         // SAFETY: see `pinned`.
         unsafe { pinned(self.0) }
