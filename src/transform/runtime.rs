@@ -719,23 +719,7 @@ impl<'a> Text<'a> {
         let (ptr, memory) = (self.ptr, self.memory.clone());
         let position = self.position();
         let bytes = self.needs.layout.function_bytes;
-        let store = if bytes == 2 { "i32.store16" } else { "i32.store" };
-        let function = self.in_frames("(local.get $function)");
         let pop = self.id("pop_header");
-        let step = self.move_position(1);
-        let wide_step = self.move_position(2);
-        let function_step = self.move_position(i64::from(bytes));
-        let push_header = format!(
-            "(if (i32.ne (local.get $site) (i32.const {NO_SITE})) (then
-    (if (i32.ge_u (local.get $site) (i32.const {WIDE_SITE})) (then
-      (i32.store16 {memory} align=1 {position} (local.get $site))
-      {wide_step}
-      (local.set $site (i32.const {WIDE_SITE}))))
-    (i32.store8 {memory} {position} (local.get $site))
-    {step}))
-  ({store} {memory} align=1 {position} {function})
-  {function_step}"
-        );
         let (back, pop_function) = (self.move_position(-i64::from(bytes)), self.id("pop_function"));
         self.line(&format!("(func {pop_function} {back})"));
         let back = self.move_position(-1 - i64::from(bytes));
@@ -760,18 +744,44 @@ impl<'a> Text<'a> {
             }
             ResumeTable::Switch => self.line(&format!("(func {next} (result i32) {number})")),
         }
-        let (again, limit) = (self.id("finish_again"), self.id("limit"));
-        let aborting = self.set_state(abi::State::Aborting);
-        let not_unwinding = format!("(i32.ne (global.get {}) (i32.const 1))", self.id("state"));
-        let still_rewinding = Assertion::StillRewinding.check(self.runtime, &not_unwinding);
+        let (again, finish) = (self.id("finish_again"), self.finish_frame("(i32.const 0)"));
         self.line(&format!(
-            "(func {again} (param $site i32) (param $function i32) (result i32)
-  {still_rewinding}
-  {push_header}
-  (if ({ptr}.le_u {position} (global.get {limit})) (then (return (i32.const 0))))
-  {aborting}
+            "(func {again} (param $site i32) (param $function i32) (result i32) (local $at {ptr})
+  {finish}
   (i32.const 1))"
         ));
+    }
+
+    /// Pushes `$site` and `$function`, and returns if the frame fits; else the module is aborting. `$at` is free for it.
+    fn finish_frame(&self, result: &str) -> String {
+        let (ptr, memory) = (self.ptr, &self.memory);
+        let bytes = self.needs.layout.function_bytes;
+        let store = if bytes == 2 { "i32.store16" } else { "i32.store" };
+        let not_unwinding = format!("(i32.ne (global.get {}) (i32.const 1))", self.id("state"));
+        let step = |bytes: u32| format!("({ptr}.add (local.get $at) ({ptr}.const {bytes}))");
+        format!(
+            "{still_rewinding}
+  (local.set $at (global.get {position}))
+  (if (i32.ne (local.get $site) (i32.const {NO_SITE})) (then
+    (if (i32.ge_u (local.get $site) (i32.const {WIDE_SITE})) (then
+      (i32.store16 {memory} align=1 (local.get $at) (local.get $site))
+      (local.set $at {wide})
+      (local.set $site (i32.const {WIDE_SITE}))))
+    (i32.store8 {memory} (local.get $at) (local.get $site))
+    (local.set $at {narrow})))
+  ({store} {memory} align=1 (local.get $at) {function})
+  (global.set {position} (local.tee $at {end}))
+  (if ({ptr}.le_u (local.get $at) (global.get {limit})) (then (return {result})))
+  {aborting}",
+            still_rewinding = Assertion::StillRewinding.check(self.runtime, &not_unwinding),
+            position = self.id("position"),
+            wide = step(2),
+            narrow = step(1),
+            function = self.in_frames("(local.get $function)"),
+            end = step(bytes),
+            limit = self.id("limit"),
+            aborting = self.set_state(abi::State::Aborting),
+        )
     }
 
     /// Looks a site's mask up. The segment can only be read through memory: through the first eight bytes of the
@@ -816,19 +826,21 @@ impl<'a> Text<'a> {
     /// shifted out.
     fn push(&mut self, type_: Type, masked: bool, count: usize) {
         let (name, memory) = (quoted(&self.runtime.push_helper(type_, masked, count)), self.memory.clone());
-        let (position, mask) = (self.position(), self.id("pushed_mask"));
+        let (ptr, position, mask) = (self.ptr, self.id("position"), self.id("pushed_mask"));
         let (value_type, size) = (keyword(type_), slot_size(type_));
         let stored = keyword(references::storage(type_));
-        // References move the position by themselves, and so one by one.
-        let one_by_one = masked || !type_.is_numeric();
+        // The payload of an exception is pushed by the call that encodes it.
+        let is_number = type_.is_numeric();
         let mut text = format!("(func {name} (param $site i32)");
         for i in 0..count {
             text += &format!(" (param $v{i} {value_type})");
         }
-        text += " (result i32)";
-        text += if type_.is_numeric() { "\n" } else { " (local $code i32)\n" };
+        text += &format!(" (result i32) (local $at {ptr}) (local $code i32)\n");
+        if is_number {
+            text += &format!("  (local.set $at (global.get {position}))\n");
+        }
         for i in 0..count {
-            let offset = if one_by_one { 0 } else { i as u32 * size };
+            let offset = if is_number && !masked { i as u32 * size } else { 0 };
             let mut value = format!("(local.get $v{i})");
             let mut store = String::new();
             if !type_.is_numeric() {
@@ -836,9 +848,12 @@ impl<'a> Text<'a> {
                 store = format!("(local.set $code (call {encode} {value}))");
                 value = "(local.get $code)".into();
             }
-            store += &format!("({stored}.store {memory} offset={offset} align=1 {position} {value})");
-            if one_by_one {
+            let at = if is_number { "(local.get $at)".into() } else { self.position() };
+            store += &format!("({stored}.store {memory} offset={offset} align=1 {at} {value})");
+            if !is_number {
                 store += &self.move_position(i64::from(size));
+            } else if masked {
+                store += &format!("(local.set $at ({ptr}.add (local.get $at) ({ptr}.const {size})))");
             }
             if masked {
                 text += &format!(
@@ -849,8 +864,9 @@ impl<'a> Text<'a> {
                 text += &format!("  {store}\n");
             }
         }
-        if !one_by_one {
-            text += &format!("  {}\n", self.move_position(i64::from(size) * count as i64));
+        if is_number {
+            let rest = if masked { 0 } else { u64::from(size) * count as u64 };
+            text += &format!("  (global.set {position} ({ptr}.add (local.get $at) ({ptr}.const {rest})))\n");
         }
         self.line(&format!("{text}  (local.get $site))"));
     }
@@ -882,14 +898,14 @@ impl<'a> Text<'a> {
     /// resume function returns after the frames saved so far have been rewound.
     fn finish(&mut self, results: Type) {
         let name = quoted(&self.runtime.finish_helper(results));
-        let again = self.id("finish_again");
         let default: Vec<String> = results.components().into_iter().map(default_value).collect();
         let default = default.join(" ");
         let clause = result_clause(results);
         let next_frame = self.call_next_frame(results);
+        let (ptr, finish) = (self.ptr, self.finish_frame(&default));
         self.line(&format!(
-            "(func {name} (param $site i32) (param $function i32) {clause}
-  (if (i32.eqz (call {again} (local.get $site) (local.get $function))) (then (return {default})))
+            "(func {name} (param $site i32) (param $function i32) {clause} (local $at {ptr})
+  {finish}
   {next_frame})"
         ));
         if self.runtime.table == ResumeTable::Switch {
