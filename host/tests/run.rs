@@ -1,7 +1,8 @@
 //! The command fork-run, on a program that was instrumented by hand.
 
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// The program for pointers of either width; `child` goes before the child's exit, `done` is the exit code.
 fn program(wide: bool, child: &str, done: &str) -> String {
@@ -63,6 +64,85 @@ fn a_trap_is_a_signal_to_the_parent() {
 fn the_child_knows_its_parent() {
     let child = "(if (i32.ne (call $getpid) (i32.add (call $getppid) (i32.const 1))) (then (unreachable)))";
     assert_works(&fork_run("pids", &program(false, child, &check(7 << 8)), &[]));
+}
+
+/// Runs a program with something on its standard input.
+fn fork_run_on(name: &str, program: &str, input: &str, options: &[&str]) -> Output {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.wat"));
+    std::fs::write(&path, program).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fork-run"));
+    command.args(options).arg(path).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn standard_streams_are_those_of_the_command() {
+    // Reads one piece, writes it to both outputs, and goes on until the end.
+    let program = r#"(module
+        (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (func (export "_start")
+            (loop $more
+                (i32.store (i32.const 0) (i32.const 64))
+                (i32.store (i32.const 4) (i32.const 5))
+                (if (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)) (then (unreachable)))
+                (i32.store (i32.const 4) (i32.load (i32.const 8)))
+                (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 12)))
+                (drop (call $write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 12)))
+                (br_if $more (i32.load (i32.const 8))))
+            (call $exit (i32.const 9))))"#;
+    let output = fork_run_on("streams", program, "what comes in goes out", &[]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "what comes in goes out");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "what comes in goes out");
+    assert_eq!(output.status.code(), Some(9));
+}
+
+#[test]
+fn resume_functions_are_not_read_before_the_first_fork() {
+    let quiet = r#"(module (memory (export "memory") 1) (func (export "_start")))"#;
+    assert_eq!(fork_run("quiet", quiet, &["--resume", "no/such/file"]).status.code(), Some(0));
+    let output = fork_run("forks", &program(false, "", &check(7 << 8)), &["--resume", "no/such/file"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot fork: cannot read no/such/file"), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "cannot fork\n");
+}
+
+#[test]
+fn a_missing_file_of_resume_functions_is_told() {
+    let program = program(false, "", &check(7 << 8));
+    let program = program.replacen("(memory ", "(table (export \"wpk_fork_table_0\") 1 funcref) (memory ", 1);
+    let stderr = String::from_utf8(fork_run("needs_resume", &program, &[]).stderr).unwrap();
+    assert!(stderr.contains("pass it with --resume"), "{stderr}");
+}
+
+#[test]
+fn a_program_that_is_not_instrumented_is_told_when_it_forks() {
+    let program = r#"(module
+        (import "kernel" "kernel_fork" (func $fork (result i32)))
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (func (export "_start") (call $exit (i32.sub (i32.const 0) (call $fork)))))"#;
+    let output = fork_run("plain", program, &[]);
+    // ENOSYS of WASI.
+    assert_eq!(output.status.code(), Some(52));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("wasm-opt --fork-instrument"), "{output:?}");
+}
+
+#[test]
+fn wrong_options_are_named() {
+    for (options, expected) in [
+        (&["--dri", "."][..], "unknown option --dri"),
+        (&["--env", "NAME"], "an = is missing"),
+        (&["--dir", "no/such/folder"], "no/such/folder"),
+        (&["--buffer", "much"], "--buffer"),
+    ] {
+        let output = fork_run("wrong_option", &program(false, "", &check(7 << 8)), options);
+        assert_ne!(output.status.code(), Some(0));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(expected), "{output:?}");
+    }
 }
 
 #[test]
