@@ -10,7 +10,7 @@ REFERENCES := $(TARGET)/snapshot-references
 # One profile, and always the whole workspace, so that what all of these depend on is built once.
 CARGO_ALL := --release --workspace
 
-.PHONY: help setup tools build demo test check test-rust test-node test-programs test-some-programs bench fuzz clean distclean
+.PHONY: help setup tools build demo test check test-rust test-node test-demo test-programs test-some-programs bench fuzz clean distclean
 
 help:
 	@echo "make setup   packages and Binaryen's source       make demo    a C program that forks"
@@ -34,10 +34,15 @@ demo:
 # Programs that the tests run; `make test-programs` alone runs all.
 TESTED_PROGRAMS = pipeline kvstore_snapshot qsort_callback recursion bzip2 sqlite
 
-test: check test-rust test-some-programs test-node
+test: check test-rust test-demo test-some-programs test-node
 
 test-some-programs: tools build
 	AT=5 AFTER=nothing scripts/test-programs $(TESTED_PROGRAMS)
+
+# The demo ends with what the program prints.
+test-demo: tools build
+	scripts/demo >$(TARGET)/demo.log
+	tail -n "$$(wc -l <examples/pipeline.expected)" $(TARGET)/demo.log | cmp - examples/pipeline.expected
 
 # Formatting and lints.
 check: tools
