@@ -18,8 +18,10 @@ struct Frame {
   Expression* expression;
   SmallVector<Expression*, 4> children;
   uint32_t next = 0;
+  // Where the rows of its finished children start.
+  size_t finished;
 
-  explicit Frame(Expression* expression) : expression(expression) {
+  Frame(Expression* expression, size_t finished) : expression(expression), finished(finished) {
     for (auto* child : ChildIterator(expression)) {
       children.push_back(child);
     }
@@ -42,20 +44,16 @@ rust::Vec<Node> list_nodes(Function& func) {
   rust::Vec<Node> rows;
   std::vector<Frame> stack;
   // Rows of finished children wait here until their parent gets a number.
-  std::vector<std::vector<uint32_t>> finished(1);
-  stack.emplace_back(func.body);
-  finished.emplace_back();
+  std::vector<uint32_t> finished;
+  stack.emplace_back(func.body, 0);
   while (!stack.empty()) {
     auto& top = stack.back();
     if (top.next < top.children.size()) {
       auto* child = top.children[top.next++];
-      stack.emplace_back(child);
-      finished.emplace_back();
+      stack.emplace_back(child, finished.size());
       continue;
     }
     uint32_t number = rows.size();
-    auto children = std::move(finished.back());
-    finished.pop_back();
     auto* curr = top.expression;
     Node row;
     row.expression = as_address(curr);
@@ -71,8 +69,8 @@ rust::Vec<Node> list_nodes(Function& func) {
     } else if (auto* set = curr->dynCast<LocalSet>()) {
       row.local = set->index;
     }
-    for (uint32_t i = 0; i < children.size(); i++) {
-      auto& child = rows[children[i]];
+    for (uint32_t i = 0; i < finished.size() - top.finished; i++) {
+      auto& child = rows[finished[top.finished + i]];
       child.parent = number;
       child.child = i;
       if (i == 0) {
@@ -80,7 +78,8 @@ rust::Vec<Node> list_nodes(Function& func) {
       }
     }
     rows.push_back(row);
-    finished.back().push_back(number);
+    finished.resize(top.finished);
+    finished.push_back(number);
     stack.pop_back();
   }
   return rows;
@@ -182,6 +181,24 @@ struct BlockFlattener : public PostWalker<BlockFlattener> {
 } // namespace
 
 void flatten_blocks(Function& func) { BlockFlattener().walk(func.body); }
+
+rust::Vec<rust::String> list_labels(Function& func, rust::Str text) {
+  struct LabelCollector : public PostWalker<LabelCollector> {
+    std::string prefix;
+    rust::Vec<rust::String> labels;
+    void add(Name name) {
+      if (name.is() && name.startsWith(std::string_view(prefix))) {
+        labels.push_back(to_rust(name));
+      }
+    }
+    void visitBlock(Block* curr) { add(curr->name); }
+    void visitLoop(Loop* curr) { add(curr->name); }
+  };
+  LabelCollector collector;
+  collector.prefix = as_string(text);
+  collector.walk(func.body);
+  return std::move(collector.labels);
+}
 
 size_t copy_expression(Module& module, size_t expression) {
   return as_address(ExpressionManipulator::copy(as_expression(expression), module));

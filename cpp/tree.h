@@ -30,6 +30,9 @@ void refinalize(Module& module, Function& func);
 // Puts the contents of blocks without a name in the place of those blocks, where they are among other statements.
 void flatten_blocks(Function& func);
 
+// Labels of blocks and loops that start with a prefix.
+rust::Vec<rust::String> list_labels(Function& func, rust::Str prefix);
+
 // A copy of one expression and all below it.
 size_t copy_expression(Module& module, size_t expression);
 

@@ -357,12 +357,14 @@ fn add_resume_functions(module: Module<'_>, runtime: &mut Runtime, resumable: &[
     runtime.table = choose_table(module, runtime);
 }
 
-/// Where resume functions are reached through: a table of ours, the end of the module's own, or none.
+/// Where resume functions are reached through: a table of ours; without reference types, which a second table needs, a
+/// switch, or, for a separate module, the end of the module's own table.
 fn choose_table(module: Module<'_>, runtime: &Runtime) -> ResumeTable {
     let tables = module.tables();
     match tables.as_slice() {
+        // In the module's own table a wrong index that trapped could reach a resume function.
         [own] if !module.facts().reference_types => {
-            if own.imported || !own.of_functions {
+            if own.imported || !own.of_functions || !runtime.separate {
                 return ResumeTable::Switch;
             }
             ResumeTable::Table { name: own.name.clone(), base: own.initial, is64: own.is64 }

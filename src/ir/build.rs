@@ -110,20 +110,22 @@ impl<'m> Builder<'m> {
     }
 
     /// A block. Its type is computed from its contents when `type_` is `None`; a block that is branched to with a value
-    /// needs one given.
+    /// needs one given. A type that is given to a block with a label stays, until the function is refinalized: Binaryen
+    /// would walk all that is inside in search of a branch, for each of many blocks within each other.
     pub fn block(self, label: Option<&str>, children: &[Expr<'m>], type_: Option<Type>) -> Expr<'m> {
         let label = label.map(c_name);
         let mut raw: Vec<_> = children.iter().map(|e| e.raw()).collect();
-        let auto = unsafe { c::BinaryenTypeAuto() };
-        Expr::from_raw(unsafe {
-            c::BinaryenBlock(
-                self.raw(),
-                label.as_ref().map_or(std::ptr::null(), |l| l.as_ptr()),
-                raw.as_mut_ptr(),
-                raw.len() as u32,
-                type_.map_or(auto, |t| t.0),
-            )
-        })
+        let given = type_.map_or_else(|| unsafe { c::BinaryenTypeAuto() }, |t| t.0);
+        let is_given = type_.is_some();
+        let name_now = label.as_ref().filter(|_| !is_given).map_or(std::ptr::null(), |l| l.as_ptr());
+        let block = unsafe { c::BinaryenBlock(self.raw(), name_now, raw.as_mut_ptr(), raw.len() as u32, given) };
+        if let (Some(label), true) = (label, is_given) {
+            unsafe {
+                c::BinaryenBlockSetName(block, label.as_ptr());
+                c::BinaryenExpressionSetType(block, given);
+            }
+        }
+        Expr::from_raw(block)
     }
 
     /// A single expression for a list: itself if there is one, else a block.

@@ -175,6 +175,7 @@ pub mod bridge {
         fn is_return_call(expression: usize) -> bool;
         fn refinalize(module: Pin<&mut Module>, func: Pin<&mut Function>);
         fn flatten_blocks(func: Pin<&mut Function>);
+        fn list_labels(func: Pin<&mut Function>, prefix: &str) -> Vec<String>;
         fn copy_expression(module: Pin<&mut Module>, expression: usize) -> usize;
         fn print_expression(module: Pin<&mut Module>, expression: usize) -> String;
         fn hint_unlikely(func: Pin<&mut Function>, expression: usize);

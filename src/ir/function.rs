@@ -104,6 +104,11 @@ impl<'m> Function<'m> {
         bridge::flatten_blocks(self.pin());
     }
 
+    /// Labels of blocks and loops that start with a prefix.
+    pub fn labels_with_prefix(self, prefix: &str) -> Vec<String> {
+        bridge::list_labels(self.pin(), prefix)
+    }
+
     /// Liveness of locals at calls. Binaryen's analysis may replace code that cannot be reached.
     pub fn liveness(self, module: Module<'m>) -> Liveness {
         Liveness(bridge::liveness_at_calls(module.pin(), self.pin()))

@@ -16,7 +16,7 @@ pub mod unwind;
 
 use std::borrow::Cow;
 
-use crate::ir::{Builder, Expr, Function, Kind, Module, Type};
+use crate::ir::{Builder, Expr, Function, Module, Type};
 use crate::plan::{Epilogue, FunctionPlan, InPlace, MaskEntry, Region, Site};
 use runtime::Runtime;
 
@@ -55,13 +55,7 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
         epilogues: Cow<'a, [Epilogue]>,
     ) -> Self {
         let mut label_prefix = String::from("fork.");
-        let taken: Vec<String> = function
-            .nodes()
-            .iter()
-            .filter(|n| matches!(n.kind(), Kind::Block | Kind::Loop))
-            .filter_map(|n| n.expr().label())
-            .filter(|label| label.starts_with("fork."))
-            .collect();
+        let taken = function.labels_with_prefix(&label_prefix);
         while taken.iter().any(|label| label.starts_with(&label_prefix)) {
             label_prefix.push('_');
         }

@@ -936,11 +936,10 @@ impl<'a> Text<'a> {
             body += &label;
         }
         body += &format!(" $none (call {next}))");
-        for &i in &fitting {
-            let target = quoted(&self.needs.resumable[i].0);
-            body = format!("(block $f{i} {body})\n  (return (call {target}))");
-        }
-        self.line(&format!("(func {name} {clause}\n  (block $none {body})\n  (unreachable))"));
+        let blocks: String = fitting.iter().rev().map(|i| format!("(block $f{i} ")).collect();
+        let calls: String =
+            fitting.iter().map(|&i| format!(")\n  (return (call {}))", quoted(&self.needs.resumable[i].0))).collect();
+        self.line(&format!("(func {name} {clause}\n  (block $none {blocks}{body}{calls})\n  (unreachable))"));
     }
 }
 
