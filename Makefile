@@ -10,7 +10,7 @@ REFERENCES := $(TARGET)/snapshot-references
 # One profile, and always the whole workspace, so that what all of these depend on is built once.
 CARGO_ALL := --release --workspace
 
-.PHONY: help setup tools build demo test check test-rust test-node test-demo test-programs test-some-programs bench fuzz clean distclean
+.PHONY: help setup tools build demo test check test-rust test-node test-demo test-programs test-some-programs test-large bench fuzz clean distclean
 
 help:
 	@echo "make setup   packages and Binaryen's source       make demo    a C program that forks"
@@ -63,6 +63,10 @@ test-node: tools
 # The examples and the real programs, on both engines. AT=1000000 forks at every call.
 test-programs: tools build
 	scripts/test-programs
+
+# A function of 200 MB and a million functions: some minutes, and up to 12 GB of memory.
+test-large: build
+	scripts/test-large $(TARGET)/release/wasm-opt
 
 # Writes docs/benchmarks.*. BENCH_ARGS measures a part: "--only sqlite --rows size,locals".
 bench: tools build

@@ -152,10 +152,28 @@ fn check(cli: &Cli, tool: &Tool, file: &Path, name: String, output: &Path) -> Re
         arguments.push("--pass-arg=fork-instrument-in-secondary-memory".into());
     }
     row.entry = entry;
-    let run = tool.run(file, output, &arguments)?;
+    let mut run = tool.run(file, output, &arguments)?;
+    let mut allowed = row.features.clone();
+    let mut notes = Vec::new();
+    // What an author would do who is told which features to enable.
+    let wanted: Vec<&'static str> = refusal(&run.stderr).map_or(Vec::new(), |why| features_to_enable(&why));
+    if !wanted.is_empty() {
+        let flags: Vec<String> = wanted.iter().map(|flag| format!("--enable-{flag}")).collect();
+        notes.push(format!("refused without {}", flags.join(" ")));
+        arguments.extend(flags);
+        allowed.extend(wanted);
+        run = tool.run(file, output, &arguments)?;
+    }
+    if !summary.has_memory {
+        notes.push("with a memory for the frames".into());
+    }
     row.outcome = match run.status {
         None => Outcome::Wrong(format!("not done after {} s", tool.limit.as_secs())),
-        Some(status) if status.success() => judge(&summary, &row.features, output, run)?,
+        Some(status) if status.success() => {
+            let without = tool.run(file, &output.with_extension("plain"), &plain)?;
+            let _ = fs::remove_file(output.with_extension("plain"));
+            judge(&summary, &allowed, output, run, without, notes)?
+        }
         Some(status) => match refusal(&run.stderr) {
             Some(why) => Outcome::Refused(why),
             None => {
@@ -171,8 +189,20 @@ fn check(cli: &Cli, tool: &Tool, file: &Path, name: String, output: &Path) -> Re
     Ok(row)
 }
 
-/// Checks the output.
-fn judge(before: &Summary, features: &[&'static str], output: &Path, run: Run) -> Result<Outcome> {
+/// Features that an error asks for, as `--enable-…`.
+fn features_to_enable(why: &str) -> Vec<&'static str> {
+    module::FEATURES.iter().map(|f| f.flag).filter(|flag| why.contains(&format!("--enable-{flag}"))).collect()
+}
+
+/// Checks the output. `without` is a run that only reads and writes the module; `notes` go before the pass's warnings.
+fn judge(
+    before: &Summary,
+    features: &[&'static str],
+    output: &Path,
+    run: Run,
+    without: Run,
+    notes: Vec<String>,
+) -> Result<Outcome> {
     let wasm = fs::read(output).with_context(|| format!("cannot read {}", output.display()))?;
     let mut allowed = features.to_vec();
     allowed.extend(module::FEATURES.iter().map(|f| f.flag).filter(|f| before.target_features.iter().any(|t| t == f)));
@@ -191,18 +221,16 @@ fn judge(before: &Summary, features: &[&'static str], output: &Path, run: Run) -
         return Ok(Outcome::Wrong(format!("the export {name} is lost")));
     }
     let is_path_line = |line: &&str| line.starts_with("[fork-instrument] ");
-    let warnings: Vec<String> = run
-        .stderr
-        .lines()
-        .filter_map(|line| line.strip_prefix("warning: --fork-instrument: "))
-        .map(str::to_owned)
-        .collect();
+    let warnings =
+        run.stderr.lines().filter_map(|line| line.strip_prefix("warning: --fork-instrument: ")).map(str::to_owned);
     Ok(Outcome::Ok(Instrumented {
         size: wasm.len() as u64,
-        time: run.time,
+        cpu: run.cpu,
         peak: run.peak,
+        plain_cpu: without.cpu,
+        plain_peak: without.peak,
         on_path: run.stderr.lines().filter(is_path_line).count(),
-        warnings,
+        warnings: notes.into_iter().chain(warnings).collect(),
     }))
 }
 
