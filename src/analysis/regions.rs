@@ -243,8 +243,9 @@ impl Tree {
         while let Some(parent) = self.parent(row) {
             let node = self.node(parent);
             if node.first <= later.0 && later <= parent {
-                // A condition is before the arms; one arm is not before the other.
-                return row < later && (node.kind() != Kind::If || self.node(row).child == 0);
+                // A condition is before the arms, but one arm not before the other, nor a body before its handlers.
+                let is_first = node.kind() != Kind::Try && (node.kind() != Kind::If || self.node(row).child == 0);
+                return row < later && is_first;
             }
             if node.kind().is_control_flow() {
                 return false;
