@@ -39,7 +39,7 @@ fn assert_refused(wat: &str, arguments: &[&str], expected: &[&str]) {
 fn direct_calls() {
     assert_path(
         "(func $forks (drop (call $fork))) (func $idle) (func $calls_idle (call $idle))",
-        &["forks calls fork"],
+        &["forks calls kernel.kernel_fork"],
     );
 }
 
@@ -48,7 +48,7 @@ fn several_hops_of_direct_calls_and_cycles() {
     assert_path(
         "(func $a (call $b)) (func $b (call $c) (call $a)) (func $c (drop (call $fork))) (func $d (call $a) (call $e))
          (func $e (call $e))",
-        &["a calls b", "b calls c", "c calls fork", "d calls a"],
+        &["a calls b", "b calls c", "c calls kernel.kernel_fork", "d calls a"],
     );
 }
 
@@ -70,7 +70,7 @@ fn indirect_calls_by_type() {
          (func $idle)
          (func $same_type (drop (call_indirect $t (type $unary) (i32.const 0) (i32.const 0))))
          (func $other_type (call_indirect $t (i32.const 1)))",
-        &["forks calls fork", "same_type calls through the table t, which may hold forks"],
+        &["forks calls kernel.kernel_fork", "same_type calls through the table t, which may hold forks"],
     );
 }
 
@@ -85,7 +85,7 @@ fn indirect_calls_by_table() {
          (func $rests)
          (func $through_forking (call_indirect $forking (i32.const 0)))
          (func $through_idle (call_indirect $idle (i32.const 0)))",
-        &["forks calls fork", "through_forking calls through the table forking, which may hold forks"],
+        &["forks calls kernel.kernel_fork", "through_forking calls through the table forking, which may hold forks"],
     );
 }
 
@@ -105,7 +105,7 @@ fn several_hops_of_indirect_calls() {
             "root calls through the table t, which may hold three",
             "three calls through the table t, which may hold two",
             "two calls through the table t, which may hold one",
-            "one calls fork",
+            "one calls kernel.kernel_fork",
         ],
     );
 }
@@ -115,7 +115,7 @@ fn functions_in_no_table_are_not_called_indirectly() {
     assert_path(
         "(table $t 1 funcref) (elem (table $t) (i32.const 0) func $idle) (func $idle)
          (func $forks (drop (call $fork))) (func $calls (call_indirect $t (i32.const 0)))",
-        &["forks calls fork"],
+        &["forks calls kernel.kernel_fork"],
     );
 }
 
@@ -130,13 +130,13 @@ fn passive_segments_reach_tables_that_code_fills_only() {
              (func $writes {code})"
         )
     };
-    assert_path(&module(""), &["forks calls fork"]);
+    assert_path(&module(""), &["forks calls kernel.kernel_fork"]);
     let through_t = "calls_t calls through the table t, which may hold forks";
     let through_u = "calls_u calls through the table u, which may hold forks";
     let init = "(table.init $t $passive (i32.const 0) (i32.const 0) (i32.const 1))";
-    assert_path(&module(init), &["forks calls fork", through_t]);
+    assert_path(&module(init), &["forks calls kernel.kernel_fork", through_t]);
     let copied = format!("{init} (table.copy $u $t (i32.const 0) (i32.const 0) (i32.const 1))");
-    assert_path(&module(&copied), &["forks calls fork", through_t, through_u]);
+    assert_path(&module(&copied), &["forks calls kernel.kernel_fork", through_t, through_u]);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn references_that_code_writes_into_a_table() {
                  (func $calls_untouched (call_indirect $untouched (i32.const 0)))
                  (func $writes {write})"
             ),
-            &["forks calls fork", "calls calls through the table t, which may hold forks"],
+            &["forks calls kernel.kernel_fork", "calls calls through the table t, which may hold forks"],
         );
     }
 }
@@ -165,7 +165,7 @@ fn a_declared_segment_alone_reaches_no_table() {
     assert_path(
         "(table $t 1 funcref) (elem declare func $forks)
          (func $forks (drop (call $fork))) (func $calls (call_indirect $t (i32.const 0)))",
-        &["forks calls fork"],
+        &["forks calls kernel.kernel_fork"],
     );
 }
 
@@ -174,7 +174,7 @@ fn tables_with_an_initial_value() {
     assert_path(
         "(table $t 4 funcref (ref.func $forks))
          (func $forks (drop (call $fork))) (func $calls (call_indirect $t (i32.const 3)))",
-        &["forks calls fork", "calls calls through the table t, which may hold forks"],
+        &["forks calls kernel.kernel_fork", "calls calls through the table t, which may hold forks"],
     );
 }
 
@@ -190,9 +190,9 @@ fn an_imported_table_may_hold_whatever_is_exported_or_referenced() {
          (func $calls (call_indirect $t (i32.const 0)))
          (func $calls_private (call_indirect $t (param i32) (i32.const 0) (i32.const 0)))"#,
         &[
-            "exported calls fork",
-            "referenced calls fork",
-            "private calls fork",
+            "exported calls kernel.kernel_fork",
+            "referenced calls kernel.kernel_fork",
+            "private calls kernel.kernel_fork",
             "calls calls through the table t, which may hold exported",
         ],
     );
@@ -204,7 +204,7 @@ fn an_exported_table_may_hold_whatever_is_exported_or_referenced() {
         r#"(table $t (export "table") 1 funcref)
          (func $exported (export "exported") (drop (call $fork)))
          (func $calls (call_indirect $t (i32.const 0)))"#,
-        &["exported calls fork", "calls calls through the table t, which may hold exported"],
+        &["exported calls kernel.kernel_fork", "calls calls through the table t, which may hold exported"],
     );
 }
 
@@ -214,7 +214,7 @@ fn a_table_of_the_module_alone_does_not_hold_what_is_exported() {
         r#"(table $t 1 funcref)
          (func $exported (export "exported") (drop (call $fork)))
          (func $calls (call_indirect $t (i32.const 0)))"#,
-        &["exported calls fork"],
+        &["exported calls kernel.kernel_fork"],
     );
 }
 
@@ -225,7 +225,7 @@ fn references_in_global_initializers() {
          (global $callback (ref $t) (ref.func $forks))
          (func $forks (type $t) (drop (call $fork)))
          (func $calls (call_ref $t (global.get $callback)))",
-        &["forks calls fork", "calls calls a reference, which may be to forks"],
+        &["forks calls kernel.kernel_fork", "calls calls a reference, which may be to forks"],
     );
 }
 
@@ -238,7 +238,7 @@ fn references_called_by_another_type_do_not_fork() {
          (func $idle (type $u))
          (func $calls (call_ref $u (i32.const 0) (ref.func $idle)))
          (func $refers (drop (ref.func $forks)))",
-        &["forks calls fork"],
+        &["forks calls kernel.kernel_fork"],
     );
 }
 
@@ -261,7 +261,7 @@ fn calls_of_references_reach_subtypes_and_only_those() {
              (func $by_other (param (ref $other)) (call_ref $other (local.get 0)))"
         ),
         &[
-            "forks calls fork",
+            "forks calls kernel.kernel_fork",
             "by_top calls a reference, which may be to forks",
             "by_middle calls a reference, which may be to forks",
         ],
@@ -279,7 +279,7 @@ fn indirect_calls_reach_subtypes_and_only_those() {
              (func $by_other (call_indirect $t (type $other) (i32.const 0)))"
         ),
         &[
-            "forks calls fork",
+            "forks calls kernel.kernel_fork",
             "by_top calls through the table t, which may hold forks",
             "by_middle calls through the table t, which may hold forks",
         ],
@@ -292,7 +292,7 @@ fn references_that_only_hosts_can_pass_in_are_to_exported_functions() {
         r#"(type $t (func))
          (func $forks (export "forks") (type $t) (drop (call $fork)))
          (func $calls (export "calls") (param (ref $t)) (call_ref $t (local.get 0)))"#,
-        &["forks calls fork", "calls calls a reference, which may be to forks"],
+        &["forks calls kernel.kernel_fork", "calls calls a reference, which may be to forks"],
     );
 }
 
@@ -307,7 +307,11 @@ fn references_in_structs_and_arrays() {
          (func $makes (result (ref $s)) (struct.new $s (ref.func $in_struct)))
          (func $makes_array (result (ref $a)) (array.new_elem $a $segment (i32.const 0) (i32.const 1)))
          (func $calls (param (ref $s)) (call_ref $t (struct.get $s 0 (local.get 0))))",
-        &["in_struct calls fork", "in_array calls fork", "calls calls a reference, which may be to in_struct"],
+        &[
+            "in_struct calls kernel.kernel_fork",
+            "in_array calls kernel.kernel_fork",
+            "calls calls a reference, which may be to in_struct",
+        ],
     );
 }
 
@@ -323,7 +327,7 @@ fn tail_calls() {
          (func $by_reference (type $t) (return_call_ref $t (ref.func $forks)))
          (func $above (type $t) (i32.add (call $direct) (i32.const 1)))",
         &[
-            "forks calls fork",
+            "forks calls kernel.kernel_fork",
             "direct calls forks",
             "indirect calls through the table t, which may hold forks",
             "by_reference calls a reference, which may be to forks",
@@ -339,7 +343,7 @@ fn handlers_of_exceptions() {
          (func $in_body (block $h (try_table (catch_all $h) (drop (call $fork)))))
          (func $in_handler (block $h (try_table (catch_all $h) (throw $e)) (return)) (drop (call $fork)))
          (func $above (block $h (try_table (catch_all $h) (call $in_handler))))",
-        &["in_body calls fork", "in_handler calls fork", "above calls in_handler"],
+        &["in_body calls kernel.kernel_fork", "in_handler calls kernel.kernel_fork", "above calls in_handler"],
     );
 }
 
@@ -372,7 +376,7 @@ fn a_tail_called_entry_gets_a_frame_of_its_own() {
     assert_entry_is_called_only(r#"(func (export "run") (result i32) (return_call $fork))"#);
     assert_path(
         r#"(func $run (export "run") (result i32) (return_call $fork))"#,
-        &["run calls fork_entry.fork", "fork_entry.fork calls fork"],
+        &["run calls fork_entry.fork", "fork_entry.fork calls kernel.kernel_fork"],
     );
 }
 
@@ -393,7 +397,7 @@ fn an_entry_in_a_table_gets_a_frame_of_its_own() {
     assert_path(
         r#"(table $t 1 funcref) (elem (table $t) (i32.const 0) func $fork)
            (func $run (export "run") (result i32) (call_indirect $t (result i32) (i32.const 0)))"#,
-        &["run calls through the table t, which may hold fork_entry.fork", "fork_entry.fork calls fork"],
+        &["run calls through the table t, which may hold fork_entry.fork", "fork_entry.fork calls kernel.kernel_fork"],
     );
 }
 
@@ -435,7 +439,7 @@ fn an_entry_that_is_imported_twice_is_one_entry() {
     assert_path(
         r#"(import "kernel" "kernel_fork" (func $again (result i32)))
            (func $one (drop (call $fork))) (func $two (drop (call $again)))"#,
-        &["one calls fork", "two calls again"],
+        &["one calls kernel.kernel_fork", "two calls kernel.kernel_fork"],
     );
 }
 

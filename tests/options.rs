@@ -28,9 +28,9 @@ const MODULE: &str = r#"(module
 
 /// The fork path of [`MODULE`] without options.
 const PATH: [&str; 5] = [
-    "callback calls fork",
+    "callback calls kernel.kernel_fork",
     "indirect calls through the table callbacks, which may hold callback",
-    "direct calls fork",
+    "direct calls kernel.kernel_fork",
     "caller calls direct",
     "run calls indirect",
 ];

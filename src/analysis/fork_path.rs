@@ -358,7 +358,11 @@ impl ForkPath {
 
     /// One line a function: why it is on the path.
     pub fn explain(&self) -> Vec<String> {
-        let name = |f: u32| &self.functions[f as usize].name;
+        // An import's own name says more than the one that it has inside, which linkers drop.
+        let name = |f: u32| {
+            let row = &self.functions[f as usize];
+            if row.imported { format!("{}.{}", row.module, row.base) } else { row.name.clone() }
+        };
         self.defined()
             .into_iter()
             .map(|f| {
