@@ -227,7 +227,7 @@ fn the_pass_own_argument_is_short_for_the_entry() {
         [&["--fork-instrument=env.clone"][..], &["--fork-instrument", "--pass-arg=fork-instrument@env.clone"]]
     {
         let run = session.run(arguments).succeeded();
-        assert_eq!(run.fork_path(), ["cloner calls clone", "run calls cloner"], "{arguments:?}");
+        assert_eq!(run.fork_path(), ["cloner calls env.clone", "run calls cloner"], "{arguments:?}");
     }
     let run = session.run(&["--fork-instrument=env.clone,kernel.*"]).succeeded();
     assert_eq!(run.fork_path().len(), PATH.len() + 1);
