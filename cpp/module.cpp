@@ -104,7 +104,7 @@ rust::Vec<Reference> list_references(Module& module) {
 
 namespace {
 
-enum class Kind : uint32_t { Call, CallIndirect, CallRef, RefFunc, TableWrite, GlobalWrite };
+enum class Kind : uint32_t { Call, CallIndirect, CallRef, RefFunc, TableWrite, GlobalWrite, StackSwitch };
 
 // Collects what one body calls, refers to and writes.
 struct CallCollector : public PostWalker<CallCollector> {
@@ -141,6 +141,9 @@ struct CallCollector : public PostWalker<CallCollector> {
   void visitTableFill(TableFill* curr) { add(Kind::TableWrite, curr->table); }
   void visitTableCopy(TableCopy* curr) { add(Kind::TableWrite, curr->destTable); }
   void visitTableInit(TableInit* curr) { add(Kind::TableWrite, curr->table); }
+  void visitResume(Resume*) { add(Kind::StackSwitch, Name()); }
+  void visitResumeThrow(ResumeThrow*) { add(Kind::StackSwitch, Name()); }
+  void visitStackSwitch(StackSwitch*) { add(Kind::StackSwitch, Name()); }
 };
 
 } // namespace

@@ -382,9 +382,30 @@ struct DefaultMaker {
       return builder.makeArrayNewFixed(HeapType(Array(Field(Field::i8, Mutable))), std::vector<Expression*>{});
     case HeapType::func:
       return make_function(HeapType(Signature()));
+    case HeapType::exn:
+      return make_exception();
     default:
       return nullptr;
     }
+  }
+
+  // Throws an exception of the module and catches it.
+  Expression* make_exception() {
+    for (auto& tag : module.tags) {
+      auto payload = tag->params();
+      std::vector<Expression*> operands;
+      for (auto type : payload) {
+        operands.push_back(make(type));
+      }
+      if (tag->results() != Type::none || std::count(operands.begin(), operands.end(), nullptr) > 0) {
+        continue;
+      }
+      auto label = Name("fork.exception");
+      auto* thrown = builder.makeTryTable(builder.makeThrow(tag.get(), operands), {Name()}, {label}, {true});
+      return builder.makeBlock(label, std::vector<Expression*>{thrown, builder.makeUnreachable()},
+                               Type(HeapType::exn, NonNullable));
+    }
+    return nullptr;
   }
 
   Expression* make_defined(HeapType heap) {

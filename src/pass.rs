@@ -51,6 +51,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
         path.explain().iter().for_each(|line| eprintln!("{line}"));
     }
     check_start(module, &path)?;
+    check_stacks(module, &path)?;
     modernize_exceptions(pass, module, &path)?;
     if options.resume.is_some() && !module.facts().mutable_globals {
         return Err(Error::NoMutableGlobals);
@@ -190,6 +191,16 @@ fn warn_about_lists(path: &ForkPath, options: &Options) {
 fn check_start(module: Module<'_>, path: &ForkPath) -> Result<(), Error> {
     let start = module.facts().start;
     if !start.is_empty() && path.is_on_path(&start) { Err(Error::StartForks(start)) } else { Ok(()) }
+}
+
+/// A fork on one stack cannot save the others.
+fn check_stacks(module: Module<'_>, path: &ForkPath) -> Result<(), Error> {
+    match module.calls().into_iter().find(|c| c.kind == kind::STACK_SWITCH) {
+        Some(switch) if !path.defined().is_empty() => {
+            Err(Error::SeveralStacks(path.function(switch.caller).name.clone()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Translates legacy exception handling if a catch body has a landing.

@@ -18,6 +18,7 @@ pub mod kind {
     pub const REF_FUNC: u32 = 3;
     pub const TABLE_WRITE: u32 = 4;
     pub const GLOBAL_WRITE: u32 = 5;
+    pub const STACK_SWITCH: u32 = 6;
 }
 
 /// Why a function is on the fork path.

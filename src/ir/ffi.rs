@@ -114,7 +114,8 @@ pub mod bridge {
     struct CallSite {
         /// Index of the function whose body it is in.
         caller: u32,
-        /// 0 `call`, 1 `call_indirect`, 2 `call_ref`, 3 `ref.func`, 4 a write to a table, 5 a write of a reference to a global.
+        /// 0 `call`, 1 `call_indirect`, 2 `call_ref`, 3 `ref.func`, 4 a write to a table, 5 a write of a reference to a global,
+        /// 6 a switch to another stack.
         kind: u32,
         /// The function, table or global.
         target: String,

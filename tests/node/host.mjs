@@ -41,14 +41,15 @@ function isResumeTable(name) {
 export class Program {
   constructor(bytes, resumeBytes) {
     Object.assign(this, describe(bytes));
-    this.module = new WebAssembly.Module(this.hasTables() ? exposeFunctions(bytes) : bytes);
+    this.module = new WebAssembly.Module(this.hasReferences() ? exposeFunctions(bytes) : bytes);
     this.resumeModule = resumeBytes && new WebAssembly.Module(resumeBytes);
   }
 
   // Whether there are references for a child to get.
-  hasTables() {
+  hasReferences() {
     const isTable = ([name, { kind }]) => kind === 'table' && !isResumeTable(name);
-    return Object.entries(this.exports).some(isTable) || this.imports.some(({ kind }) => kind === 'table');
+    const isOfFunctions = ({ kind, type }) => kind === 'table' || (kind === 'global' && type.value === 'anyfunc');
+    return Object.entries(this.exports).some(isTable) || this.imports.some(isOfFunctions);
   }
 
   // Whether an import can be forked at. Patterns are `module.name`; a trailing `*` stands for anything.

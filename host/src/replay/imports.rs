@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use wasmtime::{
-    AsContextMut, Caller, Engine, Func, FuncType, Instance, Memory, Module, Result, Store, Val, bail, format_err,
+    AsContextMut, Caller, Engine, ExnRef, ExnRefPre, ExnType, Func, FuncType, Instance, Memory, Module, Result, Store,
+    Tag, TagType, Val, bail, format_err,
 };
 
 use super::answers;
@@ -171,6 +172,8 @@ struct Import {
     index: usize,
     name: Arc<str>,
     entry: bool,
+    /// It throws an exception whose tag the program does not know.
+    throws: bool,
     wasi: Option<wasi::Function>,
     ty: FuncType,
 }
@@ -183,6 +186,7 @@ pub(super) fn function(store: &mut Store<World>, index: usize, module: &str, nam
         index,
         name: format!("{module}.{name}").into(),
         entry: spec.entries.iter().any(|entry| entry.matches(module, name)),
+        throws: module == "throw",
         wasi: wasi.filter(|function| function.has_type(&ty, spec.wide)),
         ty: ty.clone(),
     };
@@ -205,6 +209,9 @@ impl Import {
                 cx.data_mut().journal.fault(format!("{} was called while {state:?}", self.name));
             }
             self.perform(cx, args, results, cx.data().journal.trace.count)?;
+            if self.throws {
+                return throw(cx);
+            }
         }
         if cx.data().instance.is_none() {
             let results = results.iter().map(|result| Value::exact(cx.as_context_mut(), result)).collect();
@@ -389,6 +396,15 @@ impl Import {
         let limit = cx.data().spec.trace_limit;
         cx.data_mut().journal.trace.push(event, limit);
     }
+}
+
+/// Throws an exception of a new tag.
+fn throw(cx: Cx<'_, '_>) -> Result<()> {
+    let ty = TagType::new(FuncType::new(cx.engine(), [], []));
+    let tag = Tag::new(&mut *cx, &ty)?;
+    let allocator = ExnRefPre::new(&mut *cx, ExnType::from_tag_type(&ty)?);
+    let exception = ExnRef::new(&mut *cx, &allocator, &tag, &[])?;
+    cx.as_context_mut().throw(exception)
 }
 
 /// Bytes after the buffer that are watched.

@@ -20,7 +20,7 @@
 //! ```
 //!
 //! What the harness makes up, it makes up the same way in every run: results of unknown imports are functions of
-//! their name, arguments and number of the call; clocks and random bytes come from a counter; imported memories,
+//! their name, arguments and number of the call; functions of a module `throw` throw what the program has no tag for; clocks and random bytes come from a counter; imported memories,
 //! tables, globals and tags have fitting types.
 //!
 //! What a fork copies: memories that are exported or imported, imported globals, and, with [`Replay::carry`], exported
