@@ -9,6 +9,13 @@ use wasmtime::{
 };
 
 const BUFFER: u32 = 65536;
+/// What the dynamic linker tells the side module, besides the main module's stack pointer: the same in every instance.
+const PLACES: [(&str, &str, Mutability, i32); 4] = [
+    ("env", "__memory_base", Mutability::Const, 2048),
+    ("env", "__table_base", Mutability::Const, 1),
+    ("GOT.mem", "calls", Mutability::Var, 1024),
+    ("GOT.func", "middle", Mutability::Var, 0),
+];
 const SHARED: [&str; 6] = ["state", "buffer", "position", "limit", "frames", "reserve"];
 
 fn instrument(name: &str, options: &[&str]) -> Vec<u8> {
@@ -79,6 +86,12 @@ impl Modules {
         linker.define(&store, "env", "memory", memory)?;
         let functions = main.get_table(&mut store, "functions").expect("exported");
         linker.define(&store, "env", "functions", functions)?;
+        let stack_pointer = main.get_global(&mut store, "__stack_pointer").expect("exported");
+        linker.define(&store, "env", "__stack_pointer", stack_pointer)?;
+        for (module, name, mutability, value) in PLACES {
+            let global = Global::new(&mut store, GlobalType::new(ValType::I32, mutability), Val::I32(value))?;
+            linker.define(&store, module, name, global)?;
+        }
         for name in SHARED {
             let name = format!("__wpk_fork_{name}");
             let global = main.get_global(&mut store, &name).expect("exported");
@@ -148,6 +161,7 @@ fn state_of(mut store: impl wasmtime::AsContextMut, main: Instance) -> Result<i3
 struct Outcome {
     result: i32,
     counter: Option<i32>,
+    stack_pointer: Option<i32>,
     own: Option<i64>,
     forks: u32,
     aborts: u32,
@@ -163,8 +177,10 @@ fn run(modules: &Modules, export: &str, follow: Follow, room: u32) -> Result<Out
         let result = main.get_typed_func::<i32, i32>(&mut *store, export)?.call(&mut *store, 5)?;
         if state_of(&mut *store, *main)? == 0 {
             let (counter, own) = (main.get_global(&mut *store, "counter"), side.get_global(&mut *store, "own"));
+            let stack_pointer = main.get_global(&mut *store, "__stack_pointer");
             return Ok(Outcome {
                 result,
+                stack_pointer: stack_pointer.and_then(|g| g.get(&mut *store).i32()),
                 counter: counter.and_then(|g| g.get(&mut *store).i32()),
                 own: own.and_then(|g| g.get(&mut *store).i64()),
                 forks: store.data().forks,
@@ -190,6 +206,7 @@ fn both_sides_are_as_without_forks(modules: &Modules) {
         for (plain, forking) in [(Follow::NeitherAsParent, Follow::Parent), (Follow::NeitherAsChild, Follow::Child)] {
             let expected = run(modules, export, plain, 0).expect("it runs");
             assert!(expected.forks > 0);
+            assert_eq!(expected.stack_pointer, Some(60000));
             let outcome = run(modules, export, forking, 0).unwrap_or_else(|e| panic!("{export}, {forking:?}: {e:?}"));
             assert_eq!(outcome, expected, "{export}, {forking:?}");
         }
@@ -223,4 +240,19 @@ fn a_buffer_that_is_too_small_for_the_frames_of_both_fails_the_fork_and_nothing_
         }
     }
     assert!(fitted > 0);
+}
+
+#[test]
+fn the_section_of_a_side_module_stays_first() {
+    let scratch = Scratch::with("in.wat", read_in_repository("tests/linking/side.wat"));
+    scratch.run(&[&ALL[..], &["in.wat", "-o", "plain.wasm"]].concat()).succeeded();
+    // mem-info: 16 bytes aligned to 4, one table element.
+    let contents = [1, 4, 16, 2, 1, 0];
+    let section = [&[0, 15, 8], &b"dylink.0"[..], &contents].concat();
+    let mut wasm = scratch.read("plain.wasm");
+    wasm.splice(8..8, section.clone());
+    scratch.write("side.wasm", wasm);
+    let pass = ["--fork-instrument", "--pass-arg=fork-instrument-import-globals"];
+    scratch.run(&[&ALL[..], &["side.wasm", "-o", "out.wasm"], &pass].concat()).succeeded();
+    assert!(scratch.read("out.wasm")[8..].starts_with(&section));
 }

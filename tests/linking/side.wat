@@ -1,16 +1,32 @@
-;; The side module: its functions are called by the main module, and call it back through the table.
+;; The side module, as a linker makes it: its functions are called by the main module, and call it back through the table.
+;; Where things are it learns from imported globals.
 (module
   (type $callback (func (param i32) (result i32)))
   (import "env" "memory" (memory 1))
   (import "env" "functions" (table 2 funcref))
+  (import "env" "__stack_pointer" (global $__stack_pointer (mut i32)))
+  (import "env" "__memory_base" (global $__memory_base i32))
+  (import "env" "__table_base" (global $__table_base i32))
+  (import "GOT.mem" "calls" (global $got_calls (mut i32)))
+  (import "GOT.func" "middle" (global $got_middle (mut i32)))
+  (data (global.get $__memory_base) "\05\00\00\00")
   (global $own (export "own") (mut i64) (i64.const 7))
-  (elem (i32.const 1) $once)
+  (elem (global.get $__table_base) $once)
   (func $once (param $x i32) (result i32)
     (local $before i64)
     (local.set $before (global.get $own))
     (global.set $own (i64.add (global.get $own) (i64.const 1)))
+    (global.set $__stack_pointer (i32.sub (global.get $__stack_pointer) (i32.const 32)))
+    (i32.store offset=8 (global.get $__stack_pointer) (local.get $x))
+    (i32.store (global.get $got_calls) (i32.add (i32.load (global.get $got_calls)) (i32.const 1)))
+    (i32.store (global.get $__memory_base)
+      (i32.add
+        (i32.load (global.get $__memory_base))
+        (call_indirect (type $callback) (i32.mul (local.get $x) (i32.const 10)) (global.get $got_middle))))
+    (local.set $x (i32.load offset=8 (global.get $__stack_pointer)))
+    (global.set $__stack_pointer (i32.add (global.get $__stack_pointer) (i32.const 32)))
     (i32.add
-      (i32.wrap_i64 (local.get $before))
-      (call_indirect (type $callback) (i32.mul (local.get $x) (i32.const 10)) (i32.const 0))))
+      (i32.add (i32.wrap_i64 (local.get $before)) (i32.mul (local.get $x) (i32.load (global.get $got_calls))))
+      (i32.load (global.get $__memory_base))))
   (func (export "side_twice") (param $x i32) (result i32)
     (i32.add (call $once (local.get $x)) (call $once (i32.add (local.get $x) (i32.const 1))))))
