@@ -22,7 +22,7 @@ fn main() {
             build.flag("-isystem").flag(dir);
         }
     }
-    for name in ["tree", "analyses", "module", "references", "registration", "split", "state", "tool"] {
+    for name in ["tree", "code", "analyses", "module", "references", "registration", "split", "state", "tool"] {
         build.file(format!("cpp/{name}.cpp"));
         println!("cargo:rerun-if-changed=cpp/{name}.cpp");
         println!("cargo:rerun-if-changed=cpp/{name}.h");

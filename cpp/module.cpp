@@ -56,7 +56,8 @@ rust::Vec<ExportRow> list_exports(const Module& module) {
 rust::Vec<GlobalRow> list_globals(const Module& module) {
   rust::Vec<GlobalRow> rows;
   for (auto& global : module.globals) {
-    rows.push_back({to_rust(global->name), global->imported(), global->mutable_, global->type.getID()});
+    rows.push_back({to_rust(global->name), global->imported(), global->mutable_, global->type.getID(),
+                    global->imported() ? to_rust(global->base) : rust::String()});
   }
   return rows;
 }

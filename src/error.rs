@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::verify::violation::Violation;
+
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Error {
     #[error("unknown option --pass-arg={argument}{meant} The options are {known}")]
@@ -92,6 +94,8 @@ pub enum Error {
          mutable-globals, or leave out --pass-arg=fork-instrument-resume"
     )]
     NoMutableGlobals,
+    #[error("the output is not what was planned ({0}): this is a defect of the pass, please report it with the module")]
+    Violation(Box<Violation>),
     #[error("{0}")]
     Binaryen(String),
 }

@@ -1,7 +1,8 @@
 //! POSIX `fork()` for WebAssembly: a pass of Binaryen's `wasm-opt`, `--fork-instrument`.
 //!
 //! Modules in reading order: [`options`] and [`error`]; [`abi`] and [`frame`], the layouts; [`plan`], what is decided
-//! about a function; [`analysis`], which decides; [`transform`], which rewrites; [`separate`], which moves resume functions out; [`pass`], the
+//! about a function; [`analysis`], which decides; [`transform`], which rewrites; [`verify`], which checks
+//! what came of it; [`separate`], which moves resume functions out; [`pass`], the
 //! recipe; [`output`], the tool's files; [`ir`], safe handles over Binaryen.
 
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ pub mod pass;
 pub mod plan;
 pub mod separate;
 pub mod transform;
+pub mod verify;
 
 /// Runs `wasm-opt` with our pass in its registry. `arguments` starts with the program's name. Returns only on failure,
 /// with the exit status; a fatal error has been printed.

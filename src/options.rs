@@ -99,6 +99,11 @@ pub const OPTIONS: &[OptionInfo] = &[
                them in the exported tables wpk_fork_refs_func, _extern and _any, which the host carries over to the child",
     },
     OptionInfo {
+        name: "verify",
+        value: "",
+        help: "checks the output against what was planned, by executing each landing on symbols; for defects of the pass",
+    },
+    OptionInfo {
         name: "verbose",
         value: "",
         help: "one line a function on standard error: why it is on the fork path",
@@ -176,6 +181,7 @@ pub struct Options {
     /// The file for the resume functions, if they get a module of their own.
     pub resume: Option<String>,
     pub refs: Refs,
+    pub verify: bool,
     pub verbose: bool,
 }
 
@@ -196,6 +202,7 @@ impl Default for Options {
             replay: Replay::default(),
             resume: None,
             refs: Refs::default(),
+            verify: false,
             verbose: false,
         }
     }
@@ -294,6 +301,7 @@ impl Options {
                     _ => return Err(bad(name, value, "the value is refuse or tables")),
                 }
             }
+            "verify" => self.verify = switch(name, value)?,
             "verbose" => self.verbose = switch(name, value)?,
             _ => return Err(unknown(name)),
         }

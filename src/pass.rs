@@ -21,6 +21,7 @@ use crate::transform::references::ReferenceNeeds;
 use crate::transform::roots::{self, Roots};
 use crate::transform::runtime::{self, FrameMemory, ResumeTable, Runtime, RuntimeNeeds};
 use crate::transform::{asserts, declarations, linking, resume, state, unwind};
+use crate::verify::{self, Before, Made};
 
 /// Puts the pass into Binaryen's registry.
 pub fn register() {
@@ -76,6 +77,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     let resumable: Vec<&FunctionPlan> = plans.iter().filter(|p| p.has_own_resume()).collect();
     let roots = find_roots(module, &path, &options);
 
+    let before = options.verify.then(|| Before::of(pass, module, &plans)).transpose()?;
     add_resume_functions(module, &mut runtime, &resumable);
     runtime::add_default_results(module, &mut runtime, &resumable)?;
     let references = ReferenceNeeds::of(module, &path, &resumable, &globals);
@@ -89,6 +91,14 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     rewrite(pass, module, &runtime, &plans)?;
     roots::add(module, &runtime, &roots);
     state::export(module, &hidden);
+    if let Some(before) = before {
+        if let Some(tamper) = verify::TAMPER.get() {
+            tamper(module);
+        }
+        let shares_frames = options.sharing != Sharing::None;
+        let made = Made { plans: &plans, resume_names: &runtime.resume_names, shares_frames };
+        verify::verify(pass, module, &before, &made)?;
+    }
     clean_up(pass, module, &runtime)?;
     if let Some(file) = &options.resume {
         let second = separate::separate(pass, module, &runtime, output::is_text())?;

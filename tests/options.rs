@@ -126,6 +126,7 @@ fn malformed_values_are_errors() {
         ("replay@all", "none, scalar or effects"),
         ("replay", "none, scalar or effects"),
         ("verbose@loud", "switch"),
+        ("verify@thoroughly", "switch"),
         ("propagate-addlist@leaf", "switch"),
         ("ignore-indirect@callbacks", "switch"),
         ("removelist@leaf,,run", "missing"),
@@ -351,6 +352,15 @@ fn verbose_changes_nothing_in_the_output() {
     let silent = session.0.read("out.wasm");
     session.with("verbose").succeeded();
     assert!(silent == session.0.read("out.wasm"));
+}
+
+#[test]
+fn verify_changes_nothing_in_the_output() {
+    let session = Session::new();
+    session.with("verify@0").succeeded();
+    let unverified = session.0.read("out.wasm");
+    session.with("verify").succeeded();
+    assert!(unverified == session.0.read("out.wasm"));
 }
 
 const TWO_MEMORIES: &str = r#"(module

@@ -73,6 +73,8 @@ pub mod bridge {
         imported: bool,
         mutable_: bool,
         type_id: usize,
+        /// The name that it is imported under; empty if it is not.
+        base: String,
     }
 
     struct MemoryRow {
@@ -142,6 +144,53 @@ pub mod bridge {
         function: String,
     }
 
+    /// One expression of a function body, in post-order, with what it names. Names are numbers (`intern_name`).
+    #[derive(Clone, Copy)]
+    struct CodeRow {
+        expression: usize,
+        /// Binaryen's `Expression::Id`.
+        id: u32,
+        type_id: usize,
+        /// Row of the parent; `u32::MAX` for the body itself.
+        parent: u32,
+        /// Position among the parent's children, in order of execution.
+        child: u32,
+        /// First row of the subtree: its rows are `first..=self`.
+        first: u32,
+        /// Label, function, global, table, memory or segment; 0 if it names none.
+        name: usize,
+        /// A constant's bits, a local, a component of a tuple, or an offset in memory.
+        value: u64,
+        /// Bytes that are loaded or stored.
+        bytes: u32,
+        is_signed: bool,
+        /// A tail call.
+        is_return: bool,
+        /// A branch carries a value; a constant has bits.
+        has_value: bool,
+        /// A branch is conditional.
+        has_condition: bool,
+        /// The labels of a `br_table`, the default last, or of the catches of a `try_table`: first, and how many.
+        target: u32,
+        targets: u32,
+        /// A hash of the expression without its type and its children; 0 if it names labels.
+        operation: u64,
+    }
+
+    struct Code {
+        rows: Vec<CodeRow>,
+        targets: Vec<usize>,
+    }
+
+    /// An active element segment.
+    struct TableSegment {
+        table: usize,
+        /// The global that gives the offset; 0 if it is constant.
+        global: usize,
+        offset: u64,
+        functions: Vec<usize>,
+    }
+
     extern "Rust" {
         type FunctionTask<'a>;
         fn run_function_task(task: &FunctionTask<'_>, index: usize, func: Pin<&mut Function>);
@@ -151,6 +200,7 @@ pub mod bridge {
 
     unsafe extern "C++" {
         include!("cpp/tree.h");
+        include!("cpp/code.h");
         include!("cpp/analyses.h");
         include!("cpp/module.h");
         include!("cpp/references.h");
@@ -180,6 +230,13 @@ pub mod bridge {
         fn copy_expression(module: Pin<&mut Module>, expression: usize) -> usize;
         fn print_expression(module: Pin<&mut Module>, expression: usize) -> String;
         fn hint_unlikely(func: Pin<&mut Function>, expression: usize);
+
+        fn read_code(func: Pin<&mut Function>) -> Code;
+        fn intern_name(name: &str) -> usize;
+        fn name_text(name: usize) -> String;
+        fn fold_constants(expression: usize, operands: &[u64], result: &mut u64) -> bool;
+        fn list_table_segments(module: &Module) -> Vec<TableSegment>;
+        fn data_segment(module: &Module, name: usize) -> Vec<u8>;
 
         fn effects(module: Pin<&mut Module>, expression: usize) -> Effects;
         fn shallow_effects(module: Pin<&mut Module>, expression: usize) -> Effects;

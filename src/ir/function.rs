@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 
 use super::ffi::bridge;
-use super::{Expr, Module, Node, Type, c, pinned};
+use super::{Code, Expr, Module, Node, Type, c, pinned};
 
 /// A function of the module.
 #[derive(Clone, Copy)]
@@ -82,6 +82,11 @@ impl<'m> Function<'m> {
     /// All expressions of the body in post-order.
     pub fn nodes(self) -> Vec<Node> {
         bridge::list_nodes(self.pin())
+    }
+
+    /// All expressions of the body in post-order, with what they name.
+    pub fn code(self) -> Code {
+        bridge::read_code(self.pin())
     }
 
     /// Gives `to` a deep copy of this function's body, with debug locations.

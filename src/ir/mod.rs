@@ -6,6 +6,7 @@
 //! thread touches only the function that it was given, and module items are added outside of parallel work.
 
 mod build;
+mod code;
 pub mod ffi;
 mod function;
 mod module;
@@ -20,9 +21,10 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 
 pub use build::{Builder, Literal};
+pub use code::Name;
 pub use ffi::bridge::{
-    CallSite, Effects, ExportRow, FunctionRow, GlobalRow, MemoryRow, ModuleFacts, Node, ObjectHolder, Reference,
-    SegmentRow, TableRow, TagRow,
+    CallSite, Code, CodeRow, Effects, ExportRow, FunctionRow, GlobalRow, MemoryRow, ModuleFacts, Node, ObjectHolder,
+    Reference, SegmentRow, TableRow, TableSegment, TagRow,
 };
 pub use function::{Function, Liveness};
 pub use module::{Module, Pass};
@@ -180,6 +182,36 @@ impl<'m> Expr<'m> {
         bridge::equal_expressions(self.address(), other.address())
     }
 
+    /// Whether it is a bitwise or of integers.
+    pub fn is_or(self) -> bool {
+        // SAFETY: the accessor is used on the kind of expression it is for; the others return constants.
+        self.kind() == Kind::Binary
+            && unsafe {
+                let op = c::BinaryenBinaryGetOp(self.raw());
+                op == c::BinaryenOrInt32() || op == c::BinaryenOrInt64()
+            }
+    }
+
+    /// Whether it is a bitwise and of integers.
+    pub fn is_and(self) -> bool {
+        // SAFETY: as above.
+        self.kind() == Kind::Binary
+            && unsafe {
+                let op = c::BinaryenBinaryGetOp(self.raw());
+                op == c::BinaryenAndInt32() || op == c::BinaryenAndInt64()
+            }
+    }
+
+    /// Whether it compares an integer with zero: `eqz`.
+    pub fn is_zero_test(self) -> bool {
+        // SAFETY: as above.
+        self.kind() == Kind::Unary
+            && unsafe {
+                let op = c::BinaryenUnaryGetOp(self.raw());
+                op == c::BinaryenEqZInt32() || op == c::BinaryenEqZInt64()
+            }
+    }
+
     /// The name of a block or loop, if it has one.
     pub fn label(self) -> Option<String> {
         // SAFETY: each accessor is used on the kind of expression it is for.
@@ -229,11 +261,19 @@ pub enum Kind {
     Loop,
     Try,
     TryTable,
+    Break,
+    BrOn,
+    Switch,
     Call,
     CallIndirect,
     CallRef,
     LocalGet,
     LocalSet,
+    GlobalGet,
+    GlobalSet,
+    Load,
+    Store,
+    MemoryInit,
     Drop,
     Return,
     Const,
@@ -241,34 +281,72 @@ pub enum Kind {
     Binary,
     /// The payload of a legacy catch.
     Pop,
+    Select,
+    Nop,
+    Unreachable,
+    TupleMake,
+    TupleExtract,
+    RefNull,
+    RefCast,
+    RefAs,
+    RefTest,
     Other,
 }
 
 impl Kind {
     fn from_id(id: u32) -> Kind {
+        static KINDS: std::sync::OnceLock<Vec<Kind>> = std::sync::OnceLock::new();
+        KINDS.get_or_init(Kind::by_id).get(id as usize).copied().unwrap_or(Kind::Other)
+    }
+
+    fn by_id() -> Vec<Kind> {
         // SAFETY: these functions return constants.
-        static IDS: std::sync::OnceLock<Vec<(u32, Kind)>> = std::sync::OnceLock::new();
-        let ids = IDS.get_or_init(|| unsafe {
-            vec![
+        let ids = unsafe {
+            [
                 (c::BinaryenBlockId(), Kind::Block),
                 (c::BinaryenIfId(), Kind::If),
                 (c::BinaryenLoopId(), Kind::Loop),
                 (c::BinaryenTryId(), Kind::Try),
                 (c::BinaryenTryTableId(), Kind::TryTable),
+                (c::BinaryenBreakId(), Kind::Break),
+                (c::BinaryenBrOnId(), Kind::BrOn),
+                (c::BinaryenSwitchId(), Kind::Switch),
                 (c::BinaryenCallId(), Kind::Call),
                 (c::BinaryenCallIndirectId(), Kind::CallIndirect),
                 (c::BinaryenCallRefId(), Kind::CallRef),
                 (c::BinaryenLocalGetId(), Kind::LocalGet),
                 (c::BinaryenLocalSetId(), Kind::LocalSet),
+                (c::BinaryenGlobalGetId(), Kind::GlobalGet),
+                (c::BinaryenGlobalSetId(), Kind::GlobalSet),
+                (c::BinaryenLoadId(), Kind::Load),
+                (c::BinaryenStoreId(), Kind::Store),
+                (c::BinaryenMemoryInitId(), Kind::MemoryInit),
                 (c::BinaryenDropId(), Kind::Drop),
                 (c::BinaryenReturnId(), Kind::Return),
                 (c::BinaryenConstId(), Kind::Const),
                 (c::BinaryenUnaryId(), Kind::Unary),
                 (c::BinaryenBinaryId(), Kind::Binary),
                 (c::BinaryenPopId(), Kind::Pop),
+                (c::BinaryenSelectId(), Kind::Select),
+                (c::BinaryenNopId(), Kind::Nop),
+                (c::BinaryenUnreachableId(), Kind::Unreachable),
+                (c::BinaryenTupleMakeId(), Kind::TupleMake),
+                (c::BinaryenTupleExtractId(), Kind::TupleExtract),
+                (c::BinaryenRefNullId(), Kind::RefNull),
+                (c::BinaryenRefCastId(), Kind::RefCast),
+                (c::BinaryenRefAsId(), Kind::RefAs),
+                (c::BinaryenRefTestId(), Kind::RefTest),
             ]
-        });
-        ids.iter().find(|(known, _)| *known == id).map_or(Kind::Other, |(_, kind)| *kind)
+        };
+        let mut kinds = Vec::new();
+        for (id, kind) in ids {
+            let id = id as usize;
+            if kinds.len() <= id {
+                kinds.resize(id + 1, Kind::Other);
+            }
+            kinds[id] = kind;
+        }
+        kinds
     }
 
     /// Block, if, loop, try and try_table: their children are regions rather than operands.

@@ -35,7 +35,7 @@ pub fn add<'m>(module: Module<'m>, runtime: &Runtime, roots: &Roots) {
         let arguments: Vec<Expr<'m>> =
             (0..function.num_params()).map(|i| build.local_get(i, wrapper.local_types()[i as usize])).collect();
         let call = build.call(name, &arguments, function.results());
-        wrapper.set_body(resume_first(module, runtime, function, call));
+        wrapper.set_body(resume_first(module, runtime, wrapper, call));
         for export in exports {
             module.retarget_export(export, &wrapper_name);
         }

@@ -1,0 +1,90 @@
+//! What a function's code names, and arithmetic on constants.
+
+use super::ffi::bridge;
+use super::{CodeRow, Expr, Kind, Module, TableSegment, Type};
+
+/// A name of a module item or a label, as [`CodeRow`]s hold it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Name(usize);
+
+impl Name {
+    pub fn of(text: &str) -> Name {
+        Name(bridge::intern_name(text))
+    }
+
+    pub(super) fn from_number(number: usize) -> Option<Name> {
+        (number != 0).then_some(Name(number))
+    }
+
+    pub fn text(self) -> String {
+        bridge::name_text(self.0)
+    }
+}
+
+impl CodeRow {
+    pub fn expr<'m>(&self) -> Expr<'m> {
+        Expr::from_address(self.expression)
+    }
+
+    pub fn kind(&self) -> Kind {
+        Kind::from_id(self.id)
+    }
+
+    pub fn type_(&self) -> Type {
+        Type::from_id(self.type_id)
+    }
+
+    /// The label, function, global, table, memory or segment that the expression names.
+    pub fn named(&self) -> Option<Name> {
+        Name::from_number(self.name)
+    }
+
+    pub fn parent_row(&self) -> Option<usize> {
+        (self.parent != u32::MAX).then_some(self.parent as usize)
+    }
+}
+
+impl super::Code {
+    /// The labels that a row with several names: a `br_table`, the default last, or a `try_table`.
+    pub fn labels(&self, row: &CodeRow) -> impl Iterator<Item = Name> + '_ {
+        let first = row.target as usize;
+        self.targets[first..first + row.targets as usize].iter().map(|&name| Name(name))
+    }
+}
+
+impl TableSegment {
+    pub fn table_name(&self) -> Name {
+        Name(self.table)
+    }
+
+    /// The global that gives the offset, unless it is constant.
+    pub fn offset_global(&self) -> Option<Name> {
+        Name::from_number(self.global)
+    }
+
+    /// The functions; none where the segment holds something else.
+    pub fn function_names(&self) -> impl Iterator<Item = Option<Name>> + '_ {
+        self.functions.iter().map(|&name| Name::from_number(name))
+    }
+}
+
+impl<'m> Expr<'m> {
+    /// The value of a unary or binary operation on numbers that are these bits; `None` if it traps, or is no such
+    /// operation.
+    pub fn fold(self, operands: &[u64]) -> Option<u64> {
+        let mut result = 0;
+        bridge::fold_constants(self.address(), operands, &mut result).then_some(result)
+    }
+}
+
+impl Module<'_> {
+    /// Active element segments.
+    pub fn table_segments(self) -> Vec<TableSegment> {
+        bridge::list_table_segments(&self.pin())
+    }
+
+    /// The bytes of a data segment.
+    pub fn data_segment(self, name: Name) -> Vec<u8> {
+        bridge::data_segment(&self.pin(), name.0)
+    }
+}

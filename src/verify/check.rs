@@ -1,0 +1,479 @@
+//! One function and its resume function against their plan, by executing them: from each landing as if the callee was
+//! being unwound, and from the start of the resume function with the frame that came of it.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::abi;
+use crate::frame::{WIDE_SITE, slot_size};
+use crate::ir::{CodeRow, Function, Kind, Name, Type};
+use crate::plan::{Callee, FunctionPlan, Site, Slot};
+use crate::verify::Landings;
+use crate::verify::body::{Body, Place};
+use crate::verify::machine::{Fault, Machine, Rules, State, Stop};
+use crate::verify::memory::{Cell, Value};
+use crate::verify::normal::Normal;
+use crate::verify::operations::computed;
+use crate::verify::violation::{During, Problem};
+use crate::verify::world::World;
+
+/// What is wrong, and at which landing.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub site: Option<Site>,
+    pub problem: Problem,
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Failure {
+        Failure { site: None, problem }
+    }
+}
+
+/// What all functions are checked with.
+pub struct Output<'a, 'm> {
+    pub world: &'a World<'m>,
+    pub normal: &'a Normal<'a, 'm>,
+    pub plans: &'a [&'a FunctionPlan],
+    pub resume_names: &'a [String],
+    /// The global below which frames must stay.
+    pub limit: Option<Name>,
+}
+
+/// One function.
+pub struct Checker<'a, 'm> {
+    output: &'a Output<'a, 'm>,
+    plan: &'a FunctionPlan,
+    landings: &'a Landings,
+    body: Body,
+    resume: Body,
+    /// The row of each landing.
+    rows: Vec<u32>,
+}
+
+/// In a frame that is expected: whatever is there.
+const ANY: Cell = Cell::Initial;
+
+/// A landing that unwound.
+struct Unwound {
+    /// With the frame on top, and below it one of the callee.
+    state: State,
+    /// Where the frame starts.
+    start: u64,
+    /// The number of the function whose frame is below.
+    callee: u32,
+    frame: Vec<Cell>,
+    /// What the entry was called with, if that can be told.
+    arguments: Option<Vec<Value>>,
+}
+
+impl<'a, 'm> Checker<'a, 'm> {
+    pub fn new(
+        output: &'a Output<'a, 'm>,
+        plan: &'a FunctionPlan,
+        landings: &'a Landings,
+        function: Function<'_>,
+        resume: Function<'_>,
+    ) -> Result<Self, Failure> {
+        let body = Body::read(function);
+        let by_address: HashMap<usize, u32> = body.calls.keys().map(|&row| (body.row(row).expression, row)).collect();
+        let mut rows = Vec::new();
+        for (i, address) in landings.calls.iter().enumerate() {
+            let row = by_address.get(address).copied();
+            let site = Some(Site(i as u32));
+            rows.push(row.ok_or(Failure { site, problem: Problem::LandingGone })?);
+        }
+        Ok(Checker { output, plan, landings, body, resume: Body::read(resume), rows })
+    }
+
+    pub fn check(&self) -> Result<(), Failure> {
+        self.check_operations()?;
+        self.output.normal.check_function(&self.body, &[Place { at: 0, height: 0 }])?;
+        let mut resumed = Vec::new();
+        for site in (0..self.rows.len() as u32).map(Site) {
+            let at = |problem| Failure { site: Some(site), problem };
+            let unwound = self.unwind(site).map_err(at)?;
+            if self.is_ever_resumed(site) {
+                resumed.push(self.rewind(site, &unwound).map_err(at)?);
+            }
+        }
+        self.output.normal.check_function(&self.resume, &resumed)?;
+        if let Some(limit) = self.output.limit.filter(|_| self.is_ever_resumed(Site(0))) {
+            self.abort(Site(0), limit).map_err(|problem| Failure { site: Some(Site(0)), problem })?;
+        }
+        Ok(())
+    }
+
+    /// The program's operations are all there. Functions that hosts enter through tables resume the frame on top first.
+    fn check_operations(&self) -> Result<(), Problem> {
+        let is_added = |name| self.output.world.added.contains_key(&name);
+        let all = &self.body.code.rows;
+        if operations(all, is_added) == self.landings.operations {
+            return Ok(());
+        }
+        let root = all.len() as u32 - 1;
+        let guard = all.iter().position(|row| row.parent == root && row.child == 0);
+        match guard.filter(|_| all[root as usize].kind() == Kind::Block) {
+            Some(guard) if operations(&all[guard + 1..], is_added) == self.landings.operations => {
+                match self.output.resumes(&self.body) {
+                    true => Ok(()),
+                    false => Err(Problem::NoRootInTable),
+                }
+            }
+            _ => Err(Problem::OperationsChanged),
+        }
+    }
+
+    fn own_resume(&self) -> Name {
+        Name::of(self.output.resume_name(self.plan))
+    }
+
+    /// Whether any function could have left a frame for the landing to resume.
+    fn is_ever_resumed(&self, site: Site) -> bool {
+        let landing = self.plan.landing(site);
+        landing.callee != Callee::NextFrame || self.output.number_with_results(landing.result).is_some()
+    }
+
+    /// The number of a function that the landing could have called.
+    fn callee_number(&self, site: Site) -> u32 {
+        let landing = self.plan.landing(site);
+        match landing.callee {
+            Callee::Function(number) => number.0,
+            _ => self.output.number_with_results(landing.result).unwrap_or(self.plan.number.0),
+        }
+    }
+
+    fn set_state(&self, state: &mut State, to: abi::State) {
+        state.globals.insert(self.output.world.state, Value::Bits(to as u64));
+    }
+
+    /// Executes the function from the landing on, as when the callee returns because it is unwound.
+    fn unwind(&self, site: Site) -> Result<Unwound, Problem> {
+        let world = self.output.world;
+        let callee = self.callee_number(site);
+        let state = world.with_callee(callee);
+        let start = world.position_in(&state).ok_or(Problem::Transition(abi::UNWIND_BEGIN))?;
+        let row = self.rows[site.0 as usize];
+        let is_entry = self.plan.landing(site).callee == Callee::Entry;
+        let sets = if is_entry { self.sets_in_arguments(site) } else { HashMap::new() };
+        let evaluated = is_entry.then(|| self.run_arguments(site, &state, &sets)).flatten();
+        let (mut machine, arguments) = match evaluated {
+            Some((machine, arguments)) => (machine, Some(arguments)),
+            None => (self.after_call(row, state.clone()), None),
+        };
+        self.set_state(&mut machine.state, abi::State::Unwinding);
+        machine.set_rules(Rules::Harmless { rebuilds: false });
+        let frame = self.expected_frame(site);
+        self.finish(machine.give(Value::Unknown), &machine, &state, start, &frame, During::Unwinding)?;
+        Ok(Unwound { state: machine.state, start, callee, frame, arguments })
+    }
+
+    /// A machine that is about to go on after the call.
+    fn after_call(&self, row: u32, state: State) -> Machine<'_, 'm> {
+        let (_, after) = self.body.calls[&row];
+        let locals = (0..self.body.locals.len() as u32).map(Value::local).collect();
+        let rules = Rules::Harmless { rebuilds: false };
+        let mut machine = Machine::new(self.output.world, state, &self.body, after, locals, rules);
+        if self.body.row(row).type_().is_concrete() {
+            machine.push(Value::Unknown);
+        }
+        machine
+    }
+
+    /// What a local holds at a landing: a reference that is made again is not followed.
+    fn value_at(&self, site: Site, local: u32) -> Value {
+        let is_rebuilt = self.plan.rebuilds.iter().any(|r| r.local == local && r.sites.contains(&site));
+        if is_rebuilt { Value::Unknown } else { Value::local(local) }
+    }
+
+    /// The values that locals get while the operands of a call are evaluated: the last is what they hold at the call.
+    fn sets_in_arguments(&self, site: Site) -> HashMap<u32, Value> {
+        let row = self.rows[site.0 as usize];
+        let mut sets = HashMap::new();
+        let mut seen = HashSet::new();
+        for set in (self.body.row(row).first..row).rev() {
+            let data = self.body.row(set);
+            if data.kind() == Kind::LocalSet {
+                let local = data.value as u32;
+                let is_last = seen.insert(local);
+                sets.insert(set, if is_last { self.value_at(site, local) } else { computed((local, set)) });
+            }
+        }
+        sets
+    }
+
+    /// Evaluates the arguments of an entry, up to the call. `None` where the way to the call depends on what is not
+    /// known.
+    fn run_arguments<'s>(
+        &'s self,
+        site: Site,
+        state: &State,
+        sets: &'s HashMap<u32, Value>,
+    ) -> Option<(Machine<'s, 'm>, Vec<Value>)> {
+        let row = self.rows[site.0 as usize];
+        let (before, _) = self.body.calls[&row];
+        let set: HashSet<u32> = sets.keys().map(|&set| self.body.row(set).value as u32).collect();
+        let locals = (0..self.body.locals.len() as u32)
+            .map(|local| if set.contains(&local) { computed((local, u32::MAX)) } else { self.value_at(site, local) })
+            .collect();
+        let mut state = state.clone();
+        self.set_state(&mut state, abi::State::Normal);
+        let rules = Rules::Anything { until: row, sets };
+        let mut machine = Machine::new(self.output.world, state, &self.body, before, locals, rules);
+        let Stop::Call { arguments, .. } = machine.run() else { return None };
+        let all_set = machine.locals().iter().zip(0..).all(|(&value, local)| value == self.value_at(site, local));
+        all_set.then_some((machine, arguments))
+    }
+
+    /// Executes the resume function with the frame on top, up to the landing, and from there as when the callee is
+    /// unwound again. Gives the place after the landing.
+    fn rewind(&self, site: Site, unwound: &Unwound) -> Result<Place, Problem> {
+        let mut machine = self.resuming(&unwound.state, abi::State::Rewinding, None);
+        let stop = machine.run();
+        let arguments = self.check_landing(site, unwound, &stop)?;
+        self.check_reloaded(site, unwound, &machine)?;
+        let differ = |(original, found): (&Value, &Value)| *original != Value::Unknown && original != found;
+        if unwound.arguments.iter().flatten().zip(arguments).any(differ) {
+            return Err(Problem::WrongArguments);
+        }
+        let place = machine.place().ok_or(Problem::ReturnsRewinding)?;
+        let mut below = machine.state.clone();
+        below.memory.truncate(unwound.start);
+        machine.state.memory.truncate(unwound.start);
+        self.set_state(&mut machine.state, abi::State::Unwinding);
+        let stop = machine.give(Value::Unknown);
+        self.finish(stop, &machine, &below, unwound.start, &unwound.frame, During::UnwindingAgain)?;
+        Ok(place)
+    }
+
+    /// The resume function, about to run with nothing known but the frames.
+    fn resuming(&self, state: &State, kind: abi::State, limit: Option<Name>) -> Machine<'_, 'm> {
+        let world = self.output.world;
+        let mut fresh = State { memory: state.memory.clone(), ..world.unwinding.clone() };
+        fresh.globals.insert(world.position, state.globals[&world.position]);
+        if let Some(limit) = limit {
+            fresh.globals.insert(limit, state.globals[&limit]);
+        }
+        self.set_state(&mut fresh, kind);
+        let rules = Rules::Harmless { rebuilds: !self.plan.rebuilds.is_empty() };
+        let locals = vec![Value::Unknown; self.resume.locals.len()];
+        Machine::new(world, fresh, &self.resume, Place { at: 0, height: 0 }, locals, rules)
+    }
+
+    /// Whether the machine stopped where the landing is resumed. Gives the arguments of that call.
+    fn check_landing<'s>(&self, site: Site, unwound: &Unwound, stop: &'s Stop) -> Result<&'s Vec<Value>, Problem> {
+        let output = self.output;
+        let expected = match self.plan.landing(site).callee {
+            Callee::Entry => self.landings.entries[site.0 as usize].clone(),
+            Callee::Function(number) => output.resume_names[number.0 as usize].clone(),
+            Callee::NextFrame => output.resume_names[unwound.callee as usize].clone(),
+        };
+        match stop {
+            Stop::Return => Err(Problem::ReturnsRewinding),
+            Stop::Fault(Fault::Effect(address)) => Err(Problem::LeadIn(*address)),
+            Stop::Fault(fault) => Err(Problem::NoWayIn(*fault)),
+            Stop::Call { function, .. } if *function != Name::of(&expected) => {
+                Err(Problem::WrongCallee { found: function.text(), expected })
+            }
+            Stop::Call { arguments, .. } => Ok(arguments),
+        }
+    }
+
+    /// Whether the frame is popped, and its locals are where they were.
+    fn check_reloaded(&self, site: Site, unwound: &Unwound, machine: &Machine<'_, 'm>) -> Result<(), Problem> {
+        let world = self.output.world;
+        for slot in self.held_slots(site) {
+            let is_live = self.plan.landing(site).live.binary_search(&slot.local).is_ok();
+            if is_live && machine.locals().get(slot.local as usize) != Some(&Value::local(slot.local)) {
+                return Err(Problem::NotReloaded(slot.local));
+            }
+        }
+        if world.position_in(&machine.state) != Some(unwound.start) {
+            return Err(Problem::NotPopped);
+        }
+        if machine.state.memory.from(0) != unwound.state.memory.from(0) {
+            return Err(Problem::BufferChanged(During::UnwindingAgain));
+        }
+        Ok(())
+    }
+
+    /// Whether the function returned, with the frame on top of what was there before.
+    fn finish(
+        &self,
+        stop: Stop,
+        machine: &Machine<'_, 'm>,
+        before: &State,
+        start: u64,
+        frame: &[Cell],
+        during: During,
+    ) -> Result<(), Problem> {
+        match stop {
+            Stop::Return => {}
+            Stop::Call { function, .. } => return Err(Problem::CallsUnwinding(function.text())),
+            Stop::Fault(fault) => return Err(Problem::NoWayOut(fault)),
+        }
+        let found = machine.state.memory.from(start);
+        self.compare_frames(found, frame, during)?;
+        let end = start + frame.len() as u64;
+        if self.output.world.position_in(&machine.state) != Some(end) {
+            return Err(Problem::FrameTooShort(during, 0));
+        }
+        let mut below = machine.state.memory.clone();
+        below.truncate(start);
+        if below.from(0) != before.memory.from(0) { Err(Problem::BufferChanged(during)) } else { Ok(()) }
+    }
+
+    fn compare_frames(&self, found: &[Cell], expected: &[Cell], during: During) -> Result<(), Problem> {
+        let fits = |(e, f): &(&Cell, &Cell)| **e == ANY || e == f;
+        if found.len() == expected.len() && expected.iter().zip(found).all(|pair| fits(&pair)) {
+            return Ok(());
+        }
+        let slot = expected.iter().zip(found).find(|pair| !fits(pair));
+        if let Some((Cell::Part(Value::Local(local, _) | Value::Encoded(local, _), _), _)) = slot {
+            return Err(Problem::WrongSlot(during, *local));
+        }
+        if found.len() > expected.len() {
+            return Err(Problem::FrameTooLong(during, (found.len() - expected.len()) as u64));
+        }
+        if found.len() < expected.len() {
+            return Err(Problem::FrameTooShort(during, (expected.len() - found.len()) as u64));
+        }
+        let number = expected.len() - self.output.world.function_bytes as usize;
+        if found[number..] != expected[number..] {
+            return Err(Problem::WrongFunction(during));
+        }
+        Err(Problem::WrongSite(during))
+    }
+
+    /// The slots that the frames of a site hold, in the order in which they are pushed.
+    fn held_slots(&self, site: Site) -> impl Iterator<Item = &Slot> {
+        let mask = self.plan.mask(site);
+        let sometimes = self.plan.sometimes().iter().enumerate().filter(move |(i, _)| mask >> i & 1 == 1);
+        sometimes.map(|(_, slot)| slot).chain(self.plan.always())
+    }
+
+    /// The frame of a site, as `frame.rs` documents it. What a slot holds that this site does not need is all one.
+    fn expected_frame(&self, site: Site) -> Vec<Cell> {
+        let plan = self.plan;
+        let mut cells = Vec::new();
+        for slot in self.held_slots(site) {
+            let is_live = plan.landing(site).live.binary_search(&slot.local).is_ok();
+            let components = slot.type_.components();
+            for (component, &type_) in components.iter().enumerate() {
+                let component = if components.len() == 1 { crate::verify::memory::WHOLE } else { component as u8 };
+                let value = match type_.is_numeric() {
+                    true => Value::Local(slot.local, component),
+                    false => Value::Encoded(slot.local, component),
+                };
+                let cell = |byte| if is_live { Cell::Part(value, byte as u8) } else { ANY };
+                cells.extend((0..slot_size(type_)).map(cell));
+            }
+        }
+        if plan.landings.len() > 1 {
+            if site.0 >= WIDE_SITE {
+                cells.extend((site.0 as u16).to_le_bytes().map(Cell::Byte));
+            }
+            cells.push(Cell::Byte(site.0.min(WIDE_SITE) as u8));
+        }
+        let world = self.output.world;
+        let number = u64::from(plan.number.0) + world.first_number;
+        cells.extend(number.to_le_bytes()[..world.function_bytes as usize].iter().map(|&b| Cell::Byte(b)));
+        cells
+    }
+
+    /// A frame that does not fit: the function calls what resumes it, and the resume function comes back to its landing.
+    fn abort(&self, site: Site, limit: Name) -> Result<(), Problem> {
+        let world = self.output.world;
+        let mut state = world.with_callee(self.callee_number(site));
+        state.globals.insert(limit, Value::Bits(0));
+        let start = world.position_in(&state).ok_or(Problem::NoAbort)?;
+        self.set_state(&mut state, abi::State::Unwinding);
+        let mut machine = self.after_call(self.rows[site.0 as usize], state);
+        let stop = machine.run();
+        let is_resumed = matches!(&stop, Stop::Call { function, .. } if *function == self.own_resume());
+        if !is_resumed || !self.is_aborting(&machine.state) {
+            return Err(Problem::NoAbort);
+        }
+        let callee = self.callee_number(site);
+        let mut resuming = self.resuming(&machine.state, abi::State::Aborting, Some(limit));
+        let unwound = Unwound { state: machine.state, start, callee, frame: Vec::new(), arguments: None };
+        let mut stop = resuming.run();
+        for again in [true, false] {
+            self.check_landing(site, &unwound, &stop).map_err(|_| Problem::NoAbort)?;
+            if world.position_in(&resuming.state) != Some(start) {
+                return Err(Problem::NoAbort);
+            }
+            if again {
+                self.set_state(&mut resuming.state, abi::State::Unwinding);
+                stop = resuming.give(Value::Unknown);
+                if !self.is_aborting(&resuming.state) {
+                    return Err(Problem::NoAbort);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_aborting(&self, state: &State) -> bool {
+        state.globals[&self.output.world.state] == Value::Bits(abi::State::Aborting as u64)
+    }
+
+    /// Whether frames must stay below this global: a frame that does not fit is not the end.
+    pub fn is_limit(&self, global: Name) -> bool {
+        self.abort(Site(0), global).is_ok()
+    }
+}
+
+impl Output<'_, '_> {
+    /// The name of the function's resume function, which equal functions share.
+    pub fn resume_name(&self, plan: &FunctionPlan) -> &str {
+        &self.resume_names[plan.number.0 as usize]
+    }
+
+    /// A function that returns this, as its resume function does.
+    pub fn number_with_results(&self, results: Type) -> Option<u32> {
+        self.plans.iter().find(|p| p.results.top() == results.top()).map(|p| p.number.0)
+    }
+}
+
+/// Kinds of expressions that both the program and the pass use, or whose types Binaryen refines.
+fn is_glue(kind: Kind) -> bool {
+    kind.is_control_flow()
+        || matches!(
+            kind,
+            Kind::Break
+                | Kind::BrOn
+                | Kind::Switch
+                | Kind::LocalGet
+                | Kind::LocalSet
+                | Kind::GlobalGet
+                | Kind::Drop
+                | Kind::Return
+                | Kind::Const
+                | Kind::Unary
+                | Kind::Binary
+                | Kind::Select
+                | Kind::Nop
+                | Kind::Unreachable
+                | Kind::TupleMake
+                | Kind::TupleExtract
+                | Kind::RefNull
+                | Kind::RefCast
+                | Kind::RefAs
+                | Kind::RefTest
+        )
+}
+
+/// A hash of the program's own operations in their order: all that is no glue, less calls of functions that the pass
+/// added.
+pub fn operations(rows: &[CodeRow], is_added: impl Fn(Name) -> bool) -> u64 {
+    let is_own = |row: &&CodeRow| {
+        let kind = row.kind();
+        let calls_added = kind == Kind::Call && row.named().is_some_and(&is_added);
+        !is_glue(kind) && !calls_added
+    };
+    let operations: Vec<u64> = rows.iter().filter(is_own).map(|row| row.operation).collect();
+    match computed(operations) {
+        Value::Computed(hash) => hash,
+        _ => unreachable!("a computed value is a hash"),
+    }
+}

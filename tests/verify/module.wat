@@ -1,0 +1,51 @@
+;; What the mutations are applied to: one function for each thing that can go wrong.
+(module
+  (type $unary (func (param i32) (result i32)))
+  (import "kernel" "kernel_fork" (func $fork (param i32) (result i32)))
+  (import "env" "note" (func $note (param i32)))
+  (memory (export "memory") 1)
+  (global $count (mut i32) (i32.const 0))
+  (table $table 2 2 funcref)
+  (elem (i32.const 0) $leaf $other)
+
+  ;; One site; an operand that is computed again, and an argument of the entry.
+  (func $leaf (param $slot i32) (result i32)
+    (i32.store (i32.shl (local.get $slot) (i32.const 2))
+      (call $fork (i32.add (local.get $slot) (i32.const 7))))
+    (call $note (local.get $slot))
+    (local.get $slot))
+
+  ;; What $leaf can be mistaken for.
+  (func $other (param $slot i32) (result i32)
+    (drop (call $fork (local.get $slot)))
+    (i32.add (local.get $slot) (i32.const 1)))
+
+  ;; Several sites with different frames, and code before each that must not run again.
+  (func $sites (param $a i32) (param $b i64) (param $c f64) (param $d i32) (result i32)
+    (local $x i32)
+    (call $note (local.get $a))
+    (local.set $x (call $leaf (local.get $a)))
+    (global.set $count (i32.add (global.get $count) (local.get $x)))
+    (drop (call $other (i32.wrap_i64 (local.get $b))))
+    (call $note (i32.trunc_f64_s (local.get $c)))
+    (drop (call_indirect $table (type $unary) (local.get $d) (local.get $x)))
+    (call $note (local.get $a))
+    (i32.add (local.get $a) (local.get $d)))
+
+  ;; A landing that is also reached normally.
+  (func $loop (param $n i32)
+    (loop $top
+      (call $note (local.get $n))
+      (drop (call $leaf (local.get $n)))
+      (br_if $top (local.tee $n (i32.sub (local.get $n) (i32.const 1))))))
+
+  ;; Cannot fork.
+  (func $apart (param $n i32)
+    (call $note (local.get $n))
+    (global.set $count (local.get $n)))
+
+  (func $run (export "run") (result i32)
+    (call $loop (i32.const 2))
+    (call $apart (i32.const 3))
+    (i32.mul (i32.const 2) (call $sites (i32.const 1) (i64.const 0) (f64.const 2) (i32.const 1))))
+)

@@ -1,0 +1,217 @@
+//! What is changed, and what the verifier says of it.
+
+use fork_instrument::ir::{Expr, Kind, Module, Type};
+
+use crate::code::{Code, calls};
+use crate::expect_caught;
+
+macro_rules! mutations {
+    ($($name:ident: $function:literal, $problem:literal, $mutate:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                expect_caught(stringify!($name), $function, $problem);
+            }
+        )*
+
+        pub fn mutation(name: &str) -> fn(Module<'_>) {
+            match name {
+                $(stringify!($name) => $mutate,)*
+                _ => panic!("{name} is no mutation"),
+            }
+        }
+    };
+}
+
+mutations! {
+    a_push_is_dropped: "leaf", "unwinding: the local 0 is not where the plan has it in the frame",
+        |module| drop_push(module, "leaf");
+    a_push_is_dropped_in_the_resume_function: "leaf", "unwinding again from the resume function: the local 0",
+        |module| drop_push(module, "leaf.resume");
+    another_local_is_pushed: "sites", "unwinding: the local 3 is not where",
+        |module| {
+            let code = Code::of(module, "sites");
+            let local = code.find(|f| f.expr.kind() == Kind::LocalGet && f.position == 2 && pushes(f.parent));
+            code.replace(local, code.build.local_get(0, Type::I32));
+        };
+    a_frame_is_pushed_twice: "loop", "unwinding: the frame has 4 bytes too many",
+        |module| {
+            let code = Code::of(module, "loop");
+            let push = code.find(|f| f.calls(".push_"));
+            let name = push.expr.describe_call().expect("it is a call").target;
+            let again = [push.expr, code.build.local_get(0, Type::I32)];
+            code.replace(push, code.build.call(&name, &again, Type::I32));
+        };
+    a_test_names_another_site: "run", "site 0, the call call $loop: unwinding: the frame names another site",
+        |module| {
+            let code = Code::of(module, "run");
+            let site = code.find(|f| f.expr.kind() == Kind::Const && f.is_in(Kind::Break));
+            code.replace(site, code.build.i32(1));
+        };
+    the_frame_names_another_function: "other", "unwinding: the frame names another function",
+        |module| {
+            let code = Code::of(module, "other");
+            let number = code.find(|f| {
+                let is_number = f.expr.kind() == Kind::Const && f.position == 1;
+                is_number && f.parent.is_some_and(|p| calls(p, ".finish"))
+            });
+            code.replace(number, code.build.i32(0));
+        };
+    a_test_is_dropped: "sites", "site 0, the call call $leaf: unwinding does not lead",
+        |module| replace_state(module, "sites", Kind::Break, |code, _| code.build.i32(0));
+    a_test_is_dropped_in_the_resume_function: "loop", "unwinding does not lead from the call to the end",
+        |module| replace_state(module, "loop.resume", Kind::Break, |code, _| code.build.i32(0));
+    a_test_is_negated: "sites", "it saves or resumes a frame while the state is normal",
+        |module| replace_state(module, "sites", Kind::Break, |code, state| code.build.i32_eq(state, code.build.i32(0)));
+    a_test_always_leaves: "loop", "it saves or resumes a frame while the state is normal",
+        |module| replace_state(module, "loop", Kind::Break, |code, _| code.build.i32(1));
+    a_test_always_leaves_in_the_resume_function: "loop", "it saves or resumes a frame while the state is normal",
+        |module| replace_state(module, "loop.resume", Kind::Break, |code, _| code.build.i32(1));
+    two_pops_are_swapped: "sites", "is not reloaded from the frame",
+        |module| {
+            let code = Code::of(module, "sites.resume");
+            let sets = code.find_all(|f| f.expr.kind() == Kind::LocalSet && calls(f.expr.child(0), ".pop_i32"));
+            let (one, other) = (sets[0].expr, sets[1].expr);
+            code.replace(sets[0], code.build.local_set(other.local(), one.child(0)));
+            code.replace(sets[1], code.build.local_set(one.local(), other.child(0)));
+        };
+    a_pop_is_dropped: "loop", "is not reloaded from the frame",
+        |module| {
+            let code = Code::of(module, "loop.resume");
+            let set = code.find(|f| f.expr.kind() == Kind::LocalSet && calls(f.expr.child(0), ".pop_"));
+            code.replace(set, code.build.nop());
+        };
+    the_header_is_not_popped: "sites", "is not reloaded from the frame",
+        |module| {
+            let code = Code::of(module, "sites.resume");
+            let pop = code.find(|f| f.calls(".pop_header"));
+            code.replace(pop, code.build.i32(0));
+        };
+    the_header_of_an_empty_frame_is_not_popped: "run", "the frame is not popped",
+        |module| {
+            let code = Code::of(module, "run.resume");
+            let pop = code.find(|f| f.calls(".pop_header"));
+            code.replace(pop, code.build.i32(0));
+        };
+    a_local_is_popped_before_the_header: "leaf", "the local 0 is not reloaded from the frame",
+        |module| {
+            let code = Code::of(module, "leaf.resume");
+            let header = code.find(|f| f.calls(".pop_function"));
+            let list = header.parent.expect("it is a statement");
+            let next = list.child(header.position + 1);
+            list.set_child(header.position + 1, header.expr);
+            list.set_child(header.position, next);
+        };
+    the_mask_of_another_function_is_used: "sites", "is not",
+        |module| {
+            let code = Code::of(module, "sites.resume");
+            let is_mask = |e: Option<Expr<'_>>| e.is_some_and(|e| calls(e, ".select_mask"));
+            let number = code.find(|f| f.expr.kind() == Kind::Const && is_mask(f.parent));
+            code.replace(number, code.build.i32(0));
+        };
+    another_function_is_resumed: "sites", "rewinding calls other.resume instead of resuming leaf.resume",
+        |module| {
+            let code = Code::of(module, "sites.resume");
+            let call = code.find(|f| f.calls("leaf.resume"));
+            code.replace(call, code.build.call("other.resume", &[], Type::I32));
+        };
+    another_part_is_chosen: "run", "rewinding calls sites.resume instead of resuming loop.resume",
+        |module| {
+            let code = Code::of(module, "run.resume");
+            let bound = code.find(|f| f.expr.kind() == Kind::Const && f.is_in(Kind::Binary));
+            code.replace(bound, code.build.i32(0));
+        };
+    a_callee_is_called_anew: "loop", "rewinding calls note instead of resuming leaf.resume",
+        |module| replace_state(module, "loop.resume", Kind::If, |code, _| code.build.i32(0));
+    a_callee_is_resumed_always: "loop", "it saves or resumes a frame while the state is normal",
+        |module| replace_state(module, "loop.resume", Kind::If, |code, _| code.build.i32(1));
+    a_call_before_the_landing_is_executed: "leaf", "rewinding calls note instead of resuming fork",
+        |module| {
+            let code = Code::of(module, "leaf.resume");
+            code.put_first(code.build.call("note", &[code.build.i32(1)], Type::NONE));
+        };
+    a_write_before_the_landing_is_executed: "leaf", "code before the landing is executed while rewinding",
+        |module| {
+            let code = Code::of(module, "leaf.resume");
+            code.put_first(code.build.global_set("count", code.build.i32(1)));
+        };
+    rewinding_depends_on_the_program: "leaf", "it depends on a value that is not known there",
+        |module| {
+            let code = Code::of(module, "leaf.resume");
+            let count = code.build.global_get("count", Type::I32);
+            let write = code.build.global_set("count", code.build.i32(1));
+            code.put_first(code.build.if_(count, write, None));
+        };
+    the_entry_is_called_with_other_arguments: "leaf", "the entry is called again with other arguments",
+        |module| {
+            let code = Code::of(module, "leaf.resume");
+            let is_argument = |e: Option<Expr<'_>>| e.is_some_and(|e| e.kind() == Kind::Binary && e.child(0).kind() == Kind::LocalGet);
+            let number = code.find_all(|f| f.expr.kind() == Kind::Const && is_argument(f.parent));
+            code.replace(number[1], code.build.i32(8));
+        };
+    the_resume_table_has_another_function: "sites", "rewinding calls other.resume instead of resuming leaf.resume",
+        |module| module.replace_references("leaf.resume", "other.resume");
+    a_function_off_the_fork_path_is_changed: "apart", "a function that cannot fork was changed",
+        |module| {
+            let code = Code::of(module, "apart");
+            code.put_first(code.build.global_set("count", code.build.i32(0)));
+        };
+    an_operation_is_lost: "sites", "its own operations are not those that it had",
+        |module| {
+            let code = Code::of(module, "sites");
+            let note = code.find(|f| f.calls("note"));
+            code.replace(note, code.build.nop());
+        };
+    an_operation_is_added: "leaf", "its own operations are not those that it had",
+        |module| {
+            let code = Code::of(module, "leaf");
+            let note = code.find(|f| f.calls("note"));
+            let both = [code.build.global_set("count", code.build.i32(1)), note.expr];
+            code.replace(note, code.build.block(None, &both, None));
+        };
+    a_function_in_a_table_does_something_before: "leaf", "entered through a table, it does not resume",
+        |module| {
+            let code = Code::of(module, "leaf");
+            code.put_first(code.build.global_set("count", code.build.i32(1)));
+        };
+    an_export_does_not_resume: "fork.root.run", "the export run does not resume the outermost frame",
+        |module| {
+            let code = Code::of(module, "fork.root.run");
+            let call = code.find(|f| f.calls("run")).expr;
+            code.function.set_body(call);
+        };
+    an_export_calls_something_else: "fork.root.run", "the export run does not call the function",
+        |module| {
+            let code = Code::of(module, "fork.root.run");
+            let call = code.find(|f| f.calls("run"));
+            code.replace(call, code.build.call("leaf", &[code.build.i32(1)], Type::I32));
+        };
+    a_transition_does_nothing: "of the module", "the transition wpk_fork_unwind_begin",
+        |module| {
+            let code = Code::of(module, "fork.unwind_begin");
+            code.function.set_body(code.build.nop());
+        };
+}
+
+fn pushes(parent: Option<Expr<'_>>) -> bool {
+    parent.is_some_and(|p| calls(p, ".push_"))
+}
+
+/// Drops the first push: its frame lacks some locals.
+fn drop_push(module: Module<'_>, function: &str) {
+    let code = Code::of(module, function);
+    let push = code.find(|f| f.calls(".push_"));
+    code.replace(push, push.expr.child(0));
+}
+
+/// Replaces the state in the first branch or choice that depends on it.
+fn replace_state<'m>(
+    module: Module<'m>,
+    function: &str,
+    kind: Kind,
+    with: impl FnOnce(&Code<'m>, Expr<'m>) -> Expr<'m>,
+) {
+    let code = Code::of(module, function);
+    let state = code.state_in(kind);
+    code.replace(state, with(&code, state.expr));
+}
