@@ -10,12 +10,14 @@ REFERENCES := $(TARGET)/snapshot-references
 # One profile, and always the whole workspace, so that what all of these depend on is built once.
 CARGO_ALL := --release --workspace
 
-.PHONY: help setup tools build demo test check test-rust test-node test-demo test-programs test-some-programs test-large bench fuzz clean distclean
+.PHONY: help setup tools build demo test check test-rust test-node test-demo test-programs test-some-programs test-large test-sizes \
+	test-profiles bench fuzz sanitize clean distclean
 
 help:
 	@echo "make setup   packages and Binaryen's source       make demo    a C program that forks"
 	@echo "make build   wasm-opt and the hosts, optimised    make test    all tests"
-	@echo "make bench   speed and size                       make fuzz    random programs until interrupted"
+	@echo "make bench   speed and size                       make fuzz MINUTES=10    random programs"
+	@echo "make sanitize    the C++ side under sanitizers"
 	@echo "make clean   what cargo built                     make distclean    third-party files too"
 
 setup:
@@ -34,7 +36,7 @@ demo:
 # Programs that the tests run; `make test-programs` alone runs all.
 TESTED_PROGRAMS = pipeline kvstore_snapshot qsort_callback recursion bzip2 sqlite
 
-test: check test-rust test-demo test-some-programs test-node
+test: check test-rust test-demo test-some-programs test-node test-profiles
 
 test-some-programs: tools build
 	AT=5 AFTER=nothing scripts/test-programs $(TESTED_PROGRAMS)
@@ -43,6 +45,14 @@ test-some-programs: tools build
 test-demo: tools build
 	scripts/demo >$(TARGET)/demo.log
 	tail -n "$$(wc -l <examples/pipeline.expected)" $(TARGET)/demo.log | cmp - examples/pipeline.expected
+
+# SQLite forks at every write, into a buffer of another size each time.
+test-sizes: tools build
+	AFTER=nothing LEVELS=O2 ENGINES=wasmtime SCHEDULES=sizes scripts/test-programs sqlite
+
+# The tool writes the same bytes however it was compiled.
+test-profiles: tools build
+	scripts/compare-profiles
 
 # Formatting and lints.
 check: tools
@@ -73,9 +83,15 @@ bench: tools build
 	LEVELS=O2 scripts/build-programs $(TARGET)/programs sqlite lua quickjs wasm3 bzip2 zlib lz4 zstd onig
 	$(TARGET)/release/fork-bench $(BENCH_ARGS)
 
-# The generator's long run: FUZZ_ARGS picks seeds and counts.
+# All kinds of random programs, and rewinds from corrupted buffers, for MINUTES in all; status 1 if there is a finding.
+MINUTES = 10
 fuzz: tools build
-	$(TARGET)/release/fork-fuzz $(FUZZ_ARGS)
+	scripts/build-fuzz-modules $(TARGET)/fuzz-modules
+	$(TARGET)/release/fork-fuzz all --minutes $(MINUTES) --modules $(TARGET)/fuzz-modules $(FUZZ_ARGS)
+
+# The C++ side under AddressSanitizer and UndefinedBehaviorSanitizer. SANITIZE_ARGS=--all includes Binaryen itself.
+sanitize: tools build
+	scripts/sanitize $(SANITIZE_ARGS)
 
 clean:
 	cargo clean

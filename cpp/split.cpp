@@ -2,10 +2,13 @@
 
 #include "fork-instrument/src/ir/ffi.rs.h"
 #include "ir/element-utils.h"
+#include "ir/find_all.h"
 #include "ir/module-utils.h"
 #include "wasm-binary.h"
 #include "wasm-builder.h"
 #include "wasm-validator.h"
+
+#include "tree.h"
 
 namespace fork_instrument {
 
@@ -208,6 +211,13 @@ std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust
                    (kind == ModuleItemKind::DataSegment && second.getDataSegmentOrNull(name));
     if (!is_here) {
       add_import(first, second, kind, name, import_module, exports.get(kind, name));
+    }
+  }
+
+  // A reference to a function that is imported now has another type.
+  for (auto& func : second.functions) {
+    if (!func->imported() && !FindAll<RefFunc>(func->body).list.empty()) {
+      refinalize(second, *func);
     }
   }
 

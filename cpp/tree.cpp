@@ -140,7 +140,56 @@ bool is_return_call(size_t address) {
   return false;
 }
 
+namespace {
+
+bool is_exact(Type type) {
+  return std::any_of(type.begin(), type.end(), [](Type t) { return t.isRef() && t.isExact(); });
+}
+
+Type inexact(Type type) {
+  std::vector<Type> components;
+  for (auto component : type) {
+    components.push_back(component.isRef() ? component.with(Inexact) : component);
+  }
+  return components.size() == 1 ? components[0] : Type(Tuple(components));
+}
+
+// Optimisers find out that references are exact. Without custom descriptors that is not written, there are no casts
+// that could bring it back, and imported functions are never exact: so locals and casts give it up.
+void give_up_exactness(Module& module, Function& func) {
+  if (!module.features.hasGC() || module.features.hasCustomDescriptors()) {
+    return;
+  }
+  struct Walker : public PostWalker<Walker> {
+    Function& func;
+    explicit Walker(Function& func) : func(func) {}
+    void visitLocalGet(LocalGet* curr) { curr->type = func.getLocalType(curr->index); }
+    void visitLocalSet(LocalSet* curr) {
+      if (curr->isTee() && curr->type != Type::unreachable) {
+        curr->type = func.getLocalType(curr->index);
+      }
+    }
+    void visitRefCast(RefCast* curr) { give_up(curr->type); }
+    void visitRefTest(RefTest* curr) { give_up(curr->castType); }
+    void visitBrOn(BrOn* curr) { give_up(curr->castType); }
+    void give_up(Type& type) {
+      if (is_exact(type)) {
+        type = inexact(type);
+      }
+    }
+  };
+  for (auto& type : func.vars) {
+    if (is_exact(type)) {
+      type = inexact(type);
+    }
+  }
+  Walker(func).walk(func.body);
+}
+
+} // namespace
+
 void refinalize(Module& module, Function& func) {
+  give_up_exactness(module, func);
   ReFinalize().walkFunctionInModule(&func, &module);
   TypeUpdating::handleNonDefaultableLocals(&func, module);
 }

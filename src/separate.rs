@@ -22,8 +22,9 @@ pub fn separate<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, text:
     slots.extend(runtime.mask_function_in_table());
     let entries: Vec<(u64, String)> =
         slots.iter().enumerate().map(|(i, name)| (base + i as u64, name.clone())).collect();
-    let moved: HashSet<String> =
+    let mut moved: HashSet<String> =
         slots.into_iter().filter(|name| !module.uses_segments(module.function(name), &ours)).collect();
+    keep_what_others_call(module, &mut moved);
     let helpers = helpers_used_only_by(module, runtime, &moved);
     let functions: Vec<String> =
         module.functions().into_iter().map(|f| f.name).filter(|n| moved.contains(n) || helpers.contains(n)).collect();
@@ -50,6 +51,29 @@ const DIGEST_DIGITS: usize = 16;
 
 fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(DIGEST_DIGITS / 2).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The first module imports nothing from the second: what functions that stay there call stays, too.
+fn keep_what_others_call(module: Module<'_>, moved: &mut HashSet<String>) {
+    let functions = module.functions();
+    let calls: Vec<(String, String)> = module
+        .calls()
+        .into_iter()
+        .filter(|call| call.kind == kind::CALL || call.kind == kind::REF_FUNC)
+        .map(|call| (functions[call.caller as usize].name.clone(), call.target))
+        .filter(|(_, target)| moved.contains(target))
+        .collect();
+    loop {
+        let before = moved.len();
+        for (caller, target) in &calls {
+            if !moved.contains(caller) {
+                moved.remove(target);
+            }
+        }
+        if moved.len() == before {
+            return;
+        }
+    }
 }
 
 /// Helpers of ours that nothing uses but what is moved.

@@ -1,113 +1,77 @@
-//! Mutated bytes of real modules: whatever they are, the tool says no or gives a valid module.
+//! Mutated bytes of real modules: whatever they are, the tool says no or gives a valid module, which does what its original
+//! does.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::ops::Range;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
+use wasmparser::{ExternalKind, Parser, Payload};
 
-use crate::campaign::{ALIKE, Campaign, kind_of_finding};
 use crate::check::Case;
-use crate::finding;
 use crate::generate::Source;
 use crate::pipeline;
-use crate::prepare::validate;
-use crate::tool::{Ran, Tool};
 
-/// How the runs ended, by what is said about them.
-pub type Ends = BTreeMap<String, u64>;
+/// Larger ones are left out: a mutation in them says no more, and takes seconds.
+const LARGEST: usize = 400_000;
 
-/// Runs the tool on mutations of the modules in `folder`.
-pub fn run(campaign: &Campaign, folder: &Path, seeds: Range<u64>) -> Result<Ends> {
+/// The modules in a folder and those under it.
+pub fn modules(folder: &Path) -> Result<Vec<Vec<u8>>> {
     let mut modules = Vec::new();
+    collect(folder, &mut modules)?;
+    // Where they are says nothing.
+    modules.sort();
+    modules.dedup();
+    anyhow::ensure!(!modules.is_empty(), "no modules in {}", folder.display());
+    Ok(modules)
+}
+
+fn collect(folder: &Path, modules: &mut Vec<Vec<u8>>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "wasm") {
-            modules.push(fs::read(path)?);
+        if path.is_dir() {
+            collect(&path, modules)?;
+        } else if path.extension().is_some_and(|extension| extension == "wasm") {
+            let wasm = fs::read(path)?;
+            // What is instrumented already is refused.
+            let instrumented = wasm.windows(19).any(|window| window == b"fork-instrument.abi");
+            if wasm.len() <= LARGEST && !instrumented {
+                modules.push(wasm);
+            }
         }
     }
-    modules.sort();
-    anyhow::ensure!(!modules.is_empty(), "no modules in {}", folder.display());
-    let next = AtomicU64::new(seeds.start);
-    let ends = Mutex::new(Ends::new());
-    let started = Instant::now();
-    let work = || -> Result<()> {
-        let tool = Tool::new(&campaign.tool)?;
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end || campaign.time.is_some_and(|time| started.elapsed() > time) {
-                return Ok(());
-            }
-            let (wasm, end) = one(&tool, &modules, seed)?;
-            let mut ends = ends.lock().map_err(|_| anyhow!("a thread panicked"))?;
-            let (Ok(name) | Err(name)) = end
-                .as_ref()
-                .map(|end| (*end).to_owned())
-                .map_err(|problem| format!("findings: {}", kind_of_finding(problem)));
-            let alike = ends.entry(name).or_default();
-            *alike += 1;
-            if let (Err(problem), true) = (end, *alike <= ALIKE) {
-                save(campaign, wasm, seed, &problem)?;
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..campaign.jobs.max(1)).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
-    })?;
-    ends.into_inner().map_err(|_| anyhow!("a thread panicked"))
+    Ok(())
 }
 
-fn options() -> Vec<String> {
-    let mut options = pipeline::all_features();
-    options.push("--pass-arg=fork-instrument-entry@kernel.kernel_fork,wasi_snapshot_preview1.fd_write".to_owned());
-    options
-}
-
-/// A mutated module, and what became of it; the error is a finding.
-fn one(tool: &Tool, modules: &[Vec<u8>], seed: u64) -> Result<(Vec<u8>, Result<&'static str, String>)> {
+/// The case of a seed: a mutated module.
+pub fn case(seed: u64, modules: &[Vec<u8>]) -> (Case, Vec<u32>) {
     let mut source = Source::from_seed(seed);
     let mut wasm = modules[source.below(modules.len() as u32) as usize].clone();
     for _ in 0..[1, 2, 4][source.weighted(&[6, 2, 1])] {
         mutate(&mut source, &mut wasm);
     }
-    let args: Vec<String> = options().into_iter().chain(["--fork-instrument".to_owned()]).collect();
-    let problem = match tool.run(&wasm, &args)? {
-        Ran::Refused(_) => return Ok((wasm, Ok("refused"))),
-        Ran::Done(output) => match validate(&output) {
-            Ok(()) => return Ok((wasm, Ok("instrumented"))),
-            // Binaryen's reader lets some invalid modules through.
-            Err(_) if validate(&wasm).is_err() => return Ok((wasm, Ok("invalid before and after"))),
-            Err(error) => format!("invalid output: {error:#}"),
-        },
-        Ran::Broken(said) => said,
-    };
-    // Without the pass it may be as bad.
-    let as_bad = match tool.run(&wasm, &pipeline::all_features())? {
-        Ran::Broken(_) => true,
-        Ran::Done(output) => validate(&output).is_err(),
-        Ran::Refused(_) => false,
-    };
-    Ok((wasm, if as_bad { Ok("wrong in Binaryen too") } else { Err(problem) }))
+    let (passes, mut options) = pipeline::choose(&mut source);
+    let fd_write = "wasi_snapshot_preview1.fd_write";
+    options.extend(pipeline::all_features());
+    options.push(format!("--pass-arg=fork-instrument-entry@kernel.kernel_fork,{fd_write}"));
+    let roots = root(&wasm).map(|name| (name, Vec::new())).into_iter().collect();
+    let entries = vec![fd_write.to_owned()];
+    // What else a mutation does with tables and segments is not copied.
+    let case = Case { wasm, passes, options, roots, entries, seed, same_instance: source.one_in(2), ..Case::default() };
+    (case, Vec::new())
 }
 
-fn save(campaign: &Campaign, wasm: Vec<u8>, seed: u64, problem: &str) -> Result<()> {
-    let case = Case {
-        wasm,
-        passes: vec!["--fork-instrument".to_owned()],
-        options: options(),
-        roots: Vec::new(),
-        seed,
-        plain_imports: false,
-        same_instance: true,
-    };
-    let folder = finding::save(&campaign.findings, &format!("{}-{seed}", campaign.name), &case, &[], problem)?;
-    println!("finding, seed {seed}: {problem:.700}\n  in {}", folder.display());
-    Ok(())
+/// The export that runs the program.
+fn root(wasm: &[u8]) -> Option<String> {
+    for payload in Parser::new(0).parse_all(wasm) {
+        if let Ok(Payload::ExportSection(exports)) = payload {
+            let functions = exports.into_iter().flatten().filter(|export| export.kind == ExternalKind::Func);
+            return functions
+                .map(|export| export.name)
+                .find(|name| ["run", "_start"].contains(name))
+                .map(str::to_owned);
+        }
+    }
+    None
 }
 
 /// One change.

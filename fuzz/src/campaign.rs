@@ -14,9 +14,8 @@ use crate::finding;
 use crate::tool::Tool;
 
 /// How to run.
+#[derive(Clone)]
 pub struct Campaign {
-    /// Of the findings: their names begin with it.
-    pub name: &'static str,
     pub tool: PathBuf,
     pub jobs: usize,
     pub time: Option<Duration>,
@@ -31,6 +30,8 @@ pub type Made = Option<(Case, Vec<u32>)>;
 /// What came of all cases.
 #[derive(Default)]
 pub struct Summary {
+    /// Seeds that were looked at.
+    pub seeds: u64,
     pub programs: u64,
     pub findings: Vec<u64>,
     pub counts: Counts,
@@ -40,11 +41,21 @@ pub struct Summary {
     kinds: BTreeMap<String, u64>,
     refused: BTreeMap<String, u64>,
     binaryen: BTreeMap<String, u64>,
+    /// What became of runs that are not compared.
+    ends: BTreeMap<String, u64>,
 }
 
+/// Bytes of stack of each thread: rewinds from corrupted buffers run on it.
+const STACK: usize = 16 << 20;
+
 impl Campaign {
-    /// Makes and checks the case of every seed.
-    pub fn run(&self, seeds: Range<u64>, make: impl Fn(u64, &Tool) -> Result<Made> + Sync) -> Result<Summary> {
+    /// Makes and checks the case of every seed. The names of findings begin with `name`.
+    pub fn run(
+        &self,
+        name: &str,
+        seeds: Range<u64>,
+        make: impl Fn(u64, &Tool) -> Result<Made> + Sync,
+    ) -> Result<Summary> {
         let next = AtomicU64::new(seeds.start);
         let summary = Mutex::new(Summary::default());
         let started = Instant::now();
@@ -56,14 +67,22 @@ impl Campaign {
                 if seed >= seeds.end || over() {
                     return Ok(());
                 }
-                let Some((mut case, choices)) = make(seed, &tool)? else { continue };
-                case.options.extend(self.options.iter().cloned());
-                let verdict = case.check(&tool);
+                let made = make(seed, &tool)?.map(|(mut case, choices)| {
+                    case.options.extend(self.options.iter().cloned());
+                    let verdict = case.check(&tool);
+                    (case, choices, verdict)
+                });
                 let mut summary = summary.lock().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
+                summary.seeds += 1;
+                let Some((case, choices, verdict)) = made else { continue };
                 summary.programs += 1;
                 let problem = match verdict {
                     Ok(Verdict::Same(counts)) => {
                         summary.count(counts);
+                        continue;
+                    }
+                    Ok(Verdict::Ends(ends)) => {
+                        ends.into_iter().for_each(|end| *summary.ends.entry(end).or_default() += 1);
                         continue;
                     }
                     Ok(Verdict::Refused(said)) => {
@@ -84,14 +103,14 @@ impl Campaign {
                 if *alike > ALIKE {
                     continue;
                 }
-                let folder =
-                    finding::save(&self.findings, &format!("{}-{seed}", self.name), &case, &choices, &problem)?;
+                let folder = finding::save(&self.findings, &format!("{name}-{seed}"), &case, &choices, &problem)?;
                 let shown: String = problem.chars().take(700).collect();
                 println!("finding, seed {seed}: {}\n  {shown}\n  in {}", case.command(), folder.display());
             }
         };
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..self.jobs.max(1)).map(|_| scope.spawn(work)).collect();
+            let start = |_| std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+            let threads = (0..self.jobs.max(1)).map(start).collect::<Result<Vec<_>, _>>()?;
             threads
                 .into_iter()
                 .try_for_each(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?)
@@ -109,19 +128,54 @@ impl Summary {
         self.counts.runs += counts.runs;
     }
 
-    /// Prints the numbers.
-    pub fn print(&self) {
-        let all = [("refused", &self.refused), ("wrong in Binaryen too", &self.binaryen), ("findings", &self.kinds)];
-        for (whose, kinds) in all {
-            kinds.iter().for_each(|(kind, count)| println!("{count:6} {whose}: {kind}"));
+    /// Adds what came of other cases.
+    pub fn add(&mut self, other: Summary) {
+        self.seeds += other.seeds;
+        self.programs += other.programs;
+        self.forking += other.forking;
+        self.findings.extend(other.findings);
+        let Counts { entry_calls, forks, aborts, runs } = &mut self.counts;
+        *entry_calls += other.counts.entry_calls;
+        *forks += other.counts.forks;
+        *aborts += other.counts.aborts;
+        *runs += other.counts.runs;
+        let pairs = [
+            (&mut self.kinds, other.kinds),
+            (&mut self.refused, other.refused),
+            (&mut self.binaryen, other.binaryen),
+            (&mut self.ends, other.ends),
+        ];
+        for (ours, theirs) in pairs {
+            theirs.into_iter().for_each(|(kind, count)| *ours.entry(kind).or_default() += count);
         }
-        let refused: u64 = self.refused.values().chain(self.binaryen.values()).sum();
+    }
+
+    /// Prints the numbers, and what they are about.
+    pub fn print(&self) {
+        let all = [
+            ("refused: ", &self.refused),
+            ("wrong in Binaryen too: ", &self.binaryen),
+            ("findings: ", &self.kinds),
+            ("", &self.ends),
+        ];
+        for (whose, kinds) in all {
+            kinds.iter().for_each(|(kind, count)| println!("{count:6} {whose}{kind}"));
+        }
+        println!("{}", self.line());
+    }
+
+    /// The numbers in one line.
+    pub fn line(&self) -> String {
+        let [refused, binaryen, ends] =
+            [&self.refused, &self.binaryen, &self.ends].map(|kinds| kinds.values().sum::<u64>());
         let Counts { entry_calls, forks, aborts, runs } = self.counts;
-        println!(
-            "{} programs fork, in {runs} runs; {entry_calls} entry calls, {forks} forks, {aborts} aborts",
-            self.forking
-        );
-        println!("{} programs, {refused} refused, {} findings", self.programs, self.findings.len());
+        format!(
+            "{} programs, {refused} refused, {binaryen} wrong in Binaryen too, {} fork; {runs} runs, {entry_calls} entry \
+             calls, {forks} forks, {aborts} aborts; {ends} other ends; {} findings",
+            self.programs,
+            self.forking,
+            self.findings.len()
+        )
     }
 }
 

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use fork_host::replay::{End, Limit, OnAbort, Outcome, Replay, Schedule, Value};
+use fork_host::replay::{End, Entry, Limit, OnAbort, Outcome, Replay, Schedule, Value};
 
+use crate::buffers;
 use crate::generate::Source;
 use crate::oracle;
 use crate::prepare::validate;
 use crate::tool::{Ran, Tool};
 
 /// What is to be checked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Case {
     pub wasm: Vec<u8>,
     /// Passes of the pipeline, ours among them.
@@ -20,18 +21,26 @@ pub struct Case {
     pub options: Vec<String>,
     /// Exports to call, with their arguments.
     pub roots: Vec<(String, Vec<Value>)>,
+    /// Imports that fork, besides the default one.
+    pub entries: Vec<String>,
     /// What the runs depend on.
     pub seed: u64,
     /// Imports are functions of numbers: failed forks can be compared with the oracle.
     pub plain_imports: bool,
     /// A fresh instance would lack what a fork does not copy: only forks whose parent is followed are right.
     pub same_instance: bool,
+    /// The resume functions go to a module of their own.
+    pub separate: bool,
+    /// Nothing is compared: forks are rewound from corrupted buffers ([`buffers`]).
+    pub corrupts: bool,
 }
 
 /// What a check found.
 #[derive(Debug)]
 pub enum Verdict {
     Same(Counts),
+    /// What became of runs that are not compared.
+    Ends(Vec<String>),
     /// The pass, or something else in the pipeline, does not take the module; or it cannot be run.
     Refused(String),
     /// The pipeline without our pass is wrong, too.
@@ -48,6 +57,9 @@ pub struct Counts {
     pub runs: u64,
 }
 
+/// How long a run of the original may take. Runs with forks may take much longer, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Bytes for the buffer and its growth.
 pub const RESERVE: u64 = 192 << 10;
 
@@ -60,7 +72,17 @@ impl Case {
 
     /// The pipeline, for people.
     pub fn command(&self) -> String {
-        format!("wasm-opt {}", self.args(true).join(" "))
+        let resume = if self.separate { " --pass-arg=fork-instrument-resume@resume.wasm" } else { "" };
+        format!("wasm-opt {}{resume}", self.args(true).join(" "))
+    }
+
+    /// Runs the pipeline with our pass.
+    pub fn instrument(&self, tool: &Tool) -> Result<Ran> {
+        let mut args = self.args(true);
+        if self.separate {
+            args.push(format!("--pass-arg=fork-instrument-resume@{}", tool.second().display()));
+        }
+        tool.run(&self.wasm, &args)
     }
 
     /// Whether something reorders traps.
@@ -68,14 +90,9 @@ impl Case {
         self.passes.iter().any(|pass| pass.starts_with("-O"))
     }
 
-    /// Instruments and compares.
+    /// Instruments, and compares or corrupts.
     pub fn check(&self, tool: &Tool) -> Result<Verdict> {
-        for root in &self.roots {
-            if let Err(error) = self.replay(&self.wasm, root).run() {
-                return Ok(Verdict::Refused(format!("the harness cannot run the original: {error:#}")));
-            }
-        }
-        let wasm = match tool.run(&self.wasm, &self.args(true))? {
+        let wasm = match self.instrument(tool)? {
             Ran::Done(wasm) => wasm,
             // What the validator finds may be our doing.
             Ran::Refused(said) if !said.contains("wasm-validator error") => return Ok(Verdict::Refused(said)),
@@ -87,12 +104,17 @@ impl Case {
                 });
             }
         };
-        let problem = match validate(&wasm) {
-            Ok(()) => match self.compare(&wasm)? {
+        let second = if self.separate { tool.take_second()? } else { None };
+        let invalid = [Some(&wasm), second.as_ref()].into_iter().flatten().find_map(|wasm| validate(wasm).err());
+        let problem = match invalid {
+            // Binaryen's reader lets some invalid modules through.
+            Some(_) if validate(&self.wasm).is_err() => return Ok(Verdict::Refused("invalid before and after".into())),
+            Some(error) => format!("invalid output: {error:#}"),
+            None if self.corrupts => return buffers::rewind_corrupted(self, &wasm, second.as_deref()),
+            None => match self.compare(&wasm, second.as_deref())? {
                 Ok(counts) => return Ok(Verdict::Same(counts)),
                 Err(problem) => problem,
             },
-            Err(error) => format!("invalid output: {error}"),
         };
         // Without our pass it may be as wrong.
         if self.passes.iter().filter(|pass| pass.starts_with('-')).count() > 1 {
@@ -113,12 +135,14 @@ impl Case {
     }
 
     fn replay<'a>(&'a self, wasm: &'a [u8], root: &(String, Vec<Value>)) -> Replay<'a> {
+        let entries = self.entries.iter().map(|entry| Entry::parse(entry));
         Replay {
+            entries: [Entry::parse("kernel.kernel_fork")].into_iter().chain(entries).collect(),
             export: Some(root.0.clone()),
             args: root.1.clone(),
             buffer: RESERVE,
             reserve: RESERVE,
-            limit: Limit::Time(Duration::from_secs(5)),
+            limit: Limit::Time(PATIENCE),
             trace_limit: 20_000,
             ..Replay::new(wasm)
         }
@@ -145,11 +169,11 @@ impl Case {
         reference.differences(&other)
     }
 
-    /// Runs under many schedules. The inner error is what differs.
-    pub fn compare(&self, wasm: &[u8]) -> Result<Result<Counts, String>> {
+    /// Runs under many schedules. The inner error is what differs. What the harness cannot run is left out.
+    pub fn compare(&self, wasm: &[u8], second: Option<&[u8]>) -> Result<Result<Counts, String>> {
         let mut counts = Counts::default();
         for root in &self.roots {
-            let reference = self.replay(&self.wasm, root).run().map_err(anyhow::Error::from).context("the original")?;
+            let Ok(reference) = self.replay(&self.wasm, root).run() else { continue };
             if reference.end == End::Stopped {
                 continue;
             }
@@ -163,14 +187,19 @@ impl Case {
                 if fresh && self.same_instance {
                     continue;
                 }
-                let plain = self.replay(wasm, root);
-                let replay =
-                    Replay { instrumented: true, schedule, buffer, on_abort, strict: source.one_in(3), ..plain };
+                let plain = Replay { resume: second, ..self.replay(wasm, root) };
+                let strict = source.one_in(3);
+                let limit = Limit::Time(12 * PATIENCE);
+                let replay = Replay { instrumented: true, schedule, buffer, on_abort, strict, limit, ..plain };
                 let which = format!("{} under {schedule:?} with {buffer} bytes and {on_abort:?}", root.0);
                 let outcome = match replay.run() {
                     Ok(outcome) => outcome,
                     Err(error) => return Ok(Err(format!("{which}: {error:#}"))),
                 };
+                // A mutation can take the export of the memory away.
+                if matches!(&outcome.end, End::Trapped(what) if what.contains("no memory for the fork buffer")) {
+                    continue;
+                }
                 counts.runs += 1;
                 counts.forks += outcome.forks;
                 counts.aborts += outcome.aborts;
@@ -193,13 +222,12 @@ impl Case {
 }
 
 /// Optimisers reorder traps. Without reference types the resume functions are at the end of the program's own table, where
-/// calls would trap in another way.
+/// calls trap in another way.
 fn forget_trap(outcome: &mut Outcome, any: bool) {
     if let End::Trapped(what) = &mut outcome.end {
         // An exception is no trap, and what it carries matters.
-        let table =
-            ["undefined element", "uninitialized element", "indirect call"].iter().any(|kind| what.contains(kind));
-        if table {
+        let kinds = ["undefined element", "uninitialized element", "indirect call", "unreachable"];
+        if kinds.iter().any(|kind| what.contains(kind)) {
             *what = "no such function".to_owned();
         }
         if any && !what.starts_with("uncaught") {

@@ -30,8 +30,11 @@ pub fn save(folder: &Path, name: &str, case: &Case, choices: &[u32], problem: &s
         roots += &format!("{}\t{name}\n", args.join(" "));
     }
     fs::write(folder.join("roots"), roots)?;
-    let flags = [case.plain_imports, case.same_instance].map(u8::from);
-    fs::write(folder.join("seed"), format!("{}\n{}\n{}\n", case.seed, flags[0], flags[1]))?;
+    fs::write(folder.join("entries"), lines(&case.entries))?;
+    fs::write(folder.join("seed"), format!("{}\n", case.seed))?;
+    let mut copy = case.clone();
+    let set = flags(&mut copy).into_iter().filter(|(_, flag)| **flag);
+    fs::write(folder.join("flags"), set.map(|(name, _)| format!("{name}\n")).collect::<String>())?;
     let choices: Vec<String> = choices.iter().map(u32::to_string).collect();
     fs::write(folder.join("choices"), choices.join(" "))?;
     fs::write(folder.join("problem.txt"), format!("{}\n\n{problem}\n", case.command()))?;
@@ -47,18 +50,28 @@ pub fn load(folder: &Path) -> Result<(Case, Vec<u32>)> {
         let args = args.split_whitespace().map(parse_argument).collect::<Result<_>>()?;
         Ok((name.to_owned(), args))
     });
-    let seeds = lines("seed")?;
-    let case = Case {
+    let mut case = Case {
         wasm: fs::read(folder.join("module.wasm"))?,
         passes: lines("passes")?,
         options: lines("options")?,
         roots: roots.collect::<Result<_>>()?,
-        seed: seeds.first().context("no seed")?.parse()?,
-        plain_imports: seeds.get(1).is_some_and(|flag| flag == "1"),
-        same_instance: seeds.get(2).is_some_and(|flag| flag == "1"),
+        entries: lines("entries")?,
+        seed: read("seed")?.trim().parse()?,
+        ..Case::default()
     };
+    let set = lines("flags")?;
+    flags(&mut case).into_iter().for_each(|(name, flag)| *flag = set.iter().any(|set| set == name));
     let choices = read("choices")?.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
     Ok((case, choices))
+}
+
+fn flags(case: &mut Case) -> [(&'static str, &mut bool); 4] {
+    [
+        ("plain imports", &mut case.plain_imports),
+        ("same instance", &mut case.same_instance),
+        ("separate", &mut case.separate),
+        ("corrupts", &mut case.corrupts),
+    ]
 }
 
 fn argument(value: &Value) -> String {

@@ -2,7 +2,8 @@
 //!
 //! [`generate`] makes programs from seeds, [`smith`] takes those of wasm-smith and [`ttf`] those of Binaryen; [`pipeline`] chooses
 //! what runs around the pass; [`check`] instruments one and compares it with its original under many schedules of forks, with
-//! [`oracle`] for forks that fail; [`campaign`] does so for many, [`finding`] keeps what is wrong, [`minimise`] makes it smaller.
+//! [`oracle`] for forks that fail; [`bytes`] mutates real modules, [`buffers`] what forks saved; [`campaign`] checks many cases,
+//! [`rotation`] takes all kinds in turn; [`finding`] keeps what is wrong, [`minimise`] makes it smaller.
 
 pub mod buffers;
 pub mod bytes;
@@ -14,6 +15,7 @@ pub mod minimise;
 pub mod oracle;
 pub mod pipeline;
 pub mod prepare;
+pub mod rotation;
 pub mod smith;
 pub mod tool;
 pub mod ttf;
@@ -29,7 +31,9 @@ pub fn generated_case(seed: u64, limits: Limits) -> (Case, Vec<u32>) {
     let (passes, mut options) = pipeline::choose(&mut source);
     options.extend(pipeline::feature_options(&mut source, program.features));
     let roots = vec![("run".to_owned(), Vec::<Value>::new())];
-    let case = Case { wasm: program.wasm, passes, options, roots, seed, plain_imports: true, same_instance: false };
+    let separate = source.one_in(4);
+    let case =
+        Case { wasm: program.wasm, passes, options, roots, seed, plain_imports: true, separate, ..Case::default() };
     (case, program.choices)
 }
 

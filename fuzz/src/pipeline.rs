@@ -10,11 +10,17 @@ pub fn choose(source: &mut Source) -> (Vec<String>, Vec<String>) {
     let after = after[source.weighted(&[6, 3, 2, 1, 1])];
     let passes = before.iter().chain(&["--fork-instrument"]).chain(after).map(|pass| (*pass).to_owned());
     let mut options = Vec::new();
+    if source.one_in(4) {
+        options.push("--pass-arg=fork-instrument-asserts".to_owned());
+    }
     if let Some(replay) = [None, Some("none"), Some("scalar"), Some("effects")][source.weighted(&[4, 2, 2, 1])] {
         options.push(format!("--pass-arg=fork-instrument-replay@{replay}"));
     }
     (passes.collect(), options)
 }
+
+/// Lets references that are live across forks be kept in tables, which the harness does not take to a fresh instance.
+pub const KEEP_REFERENCES: &str = "--pass-arg=fork-instrument-refs@tables";
 
 /// Options that allow what a generated program uses, and perhaps more.
 pub fn feature_options(source: &mut Source, features: Features) -> Vec<String> {
@@ -79,6 +85,8 @@ pub fn all_features() -> Vec<String> {
         "wide-arithmetic",
         "bulk-memory-opt",
         "call-indirect-overlong",
+        "threads",
+        "custom-page-sizes",
     ];
     options.extend(enable(&names.map(|name| (true, name))));
     options

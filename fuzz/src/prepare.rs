@@ -12,7 +12,9 @@ use wasmparser::{
     WasmFeatures,
 };
 
+use crate::check::Case;
 use crate::generate::Source;
+use crate::pipeline;
 
 /// A module that was prepared.
 pub struct Prepared {
@@ -20,7 +22,30 @@ pub struct Prepared {
     /// Exports that the harness can call.
     pub roots: Vec<(String, Vec<Value>)>,
     /// It changes what a fork does not copy: tables, segments, references in globals.
-    pub keeps_state_outside: bool,
+    keeps_state_outside: bool,
+    /// Locals can hold references.
+    has_references: bool,
+    /// Which memory holds the frames, if there are several.
+    memory: Option<u32>,
+}
+
+impl Prepared {
+    /// The case with these passes and options, and others that the module needs.
+    pub fn case(
+        self,
+        source: &mut Source,
+        passes: Vec<String>,
+        mut options: Vec<String>,
+        seed: u64,
+        separate: bool,
+    ) -> Case {
+        let keeps_references = self.has_references && !source.one_in(3);
+        options.extend(keeps_references.then(|| pipeline::KEEP_REFERENCES.to_owned()));
+        options.extend(self.memory.map(|index| format!("--pass-arg=fork-instrument-memory@{index}")));
+        let same_instance = self.keeps_state_outside || keeps_references;
+        let (wasm, roots) = (self.wasm, self.roots);
+        Case { wasm, passes, options, roots, seed, same_instance, separate, ..Case::default() }
+    }
 }
 
 /// What the module has.
@@ -32,14 +57,17 @@ struct Facts {
     entry: Option<u32>,
     types: Vec<Option<(Vec<ValType>, Vec<ValType>)>>,
     exports: Vec<(String, u32)>,
+    memories: u32,
     keeps_state_outside: bool,
+    has_references: bool,
 }
 
 /// Puts calls of the entry into `wasm`, one in `rarity` places; `None` if the module does not import it.
 pub fn prepare(source: &mut Source, wasm: &[u8], rarity: u32) -> Result<Option<Prepared>> {
     let facts = facts(wasm)?;
     let Some(entry) = facts.entry else { return Ok(None) };
-    let mut prepare = Prepare { source, facts, entry, rarity };
+    let memory = source.below(facts.memories);
+    let mut prepare = Prepare { source, facts, entry, rarity, memory };
     let mut module = Module::new();
     prepare.parse_core_module(&mut module, Parser::new(0), wasm).map_err(|error| anyhow!("{error}"))?;
     let facts = prepare.facts;
@@ -53,7 +81,13 @@ pub fn prepare(source: &mut Source, wasm: &[u8], rarity: u32) -> Result<Option<P
     while roots.len() > 3 {
         roots.swap_remove(prepare.source.below(roots.len() as u32) as usize);
     }
-    Ok(Some(Prepared { wasm: module.finish(), roots, keeps_state_outside: facts.keeps_state_outside }))
+    Ok(Some(Prepared {
+        wasm: module.finish(),
+        roots,
+        keeps_state_outside: facts.keeps_state_outside,
+        has_references: facts.has_references,
+        memory: (facts.memories > 1).then_some(memory),
+    }))
 }
 
 fn argument(source: &mut Source, ty: ValType) -> Option<Value> {
@@ -105,10 +139,12 @@ fn facts(wasm: &[u8]) -> Result<Facts> {
                     facts.functions.push(function?);
                 }
             }
+            Payload::MemorySection(memories) => facts.memories = memories.count(),
             Payload::GlobalSection(globals) => {
                 for global in globals {
                     let ty = global?.ty;
                     facts.keeps_state_outside |= ty.mutable && ty.content_type.is_reference_type();
+                    facts.has_references |= ty.mutable && ty.content_type.is_reference_type();
                 }
             }
             Payload::ExportSection(exports) => {
@@ -120,6 +156,9 @@ fn facts(wasm: &[u8]) -> Result<Facts> {
                 }
             }
             Payload::CodeSectionEntry(body) => {
+                for local in body.get_locals_reader()? {
+                    facts.has_references |= local?.1.is_reference_type();
+                }
                 for operator in body.get_operators_reader()? {
                     facts.keeps_state_outside |= matches!(
                         operator?,
@@ -144,17 +183,31 @@ struct Prepare<'a> {
     facts: Facts,
     entry: u32,
     rarity: u32,
+    /// The memory that holds the frames.
+    memory: u32,
 }
 
 impl Reencode for Prepare<'_> {
     type Error = Infallible;
 
     fn memory_type(&mut self, ty: wasmparser::MemoryType) -> Result<MemoryType, reencode::Error<Infallible>> {
-        // It can grow for the buffer, and is large enough that the program seldom comes across what is in there.
+        // It can grow for the buffer, and is large enough that the program seldom comes across what is in there. The
+        // harness has no shared ones; atomic operations are allowed on others, too.
         let page_size = 1 << ty.page_size_log2.unwrap_or(16);
-        let initial = if ty.shared { ty.initial } else { ty.initial.max((1 << 20) / page_size) };
-        let maximum = if ty.shared { ty.maximum } else { None };
-        Ok(reencode::utils::memory_type(self, wasmparser::MemoryType { initial, maximum, ..ty }))
+        let initial = ty.initial.max((1 << 20) / page_size);
+        Ok(reencode::utils::memory_type(self, wasmparser::MemoryType { initial, maximum: None, shared: false, ..ty }))
+    }
+
+    fn parse_export(
+        &mut self,
+        exports: &mut ExportSection,
+        export: wasmparser::Export<'_>,
+    ) -> Result<(), reencode::Error<Infallible>> {
+        // They get names of ours.
+        if export.kind == ExternalKind::Memory {
+            return Ok(());
+        }
+        reencode::utils::parse_export(self, exports, export)
     }
 
     fn parse_export_section(
@@ -163,6 +216,10 @@ impl Reencode for Prepare<'_> {
         section: wasmparser::ExportSectionReader<'_>,
     ) -> Result<(), reencode::Error<Infallible>> {
         reencode::utils::parse_export_section(self, exports, section)?;
+        for memory in 0..self.facts.memories {
+            let name = if memory == self.memory { "memory".to_owned() } else { format!("memory {memory}") };
+            exports.export(&name, ExportKind::Memory, memory);
+        }
         for function in self.facts.imported..self.facts.functions.len() as u32 {
             if !self.facts.exports.iter().any(|(_, exported)| *exported == function) {
                 let name = format!("root {function}");

@@ -6,7 +6,6 @@ use wasm_encoder::{EntityType, ImportSection, Module, TypeSection, ValType};
 use wasm_smith::Config;
 
 use crate::campaign::Made;
-use crate::check::Case;
 use crate::generate::Source;
 use crate::pipeline;
 use crate::prepare::{prepare, validate};
@@ -27,16 +26,8 @@ pub fn case(seed: u64) -> Result<Made> {
     }
     let (passes, mut options) = pipeline::choose(&mut source);
     options.extend(pipeline::all_features());
-    let case = Case {
-        wasm: prepared.wasm,
-        passes,
-        options,
-        roots: prepared.roots,
-        seed,
-        plain_imports: false,
-        same_instance: prepared.keeps_state_outside,
-    };
-    Ok(Some((case, Vec::new())))
+    let separate = source.one_in(4);
+    Ok(Some((prepared.case(&mut source, passes, options, seed, separate), Vec::new())))
 }
 
 fn config(source: &mut Source) -> Config {
@@ -47,7 +38,7 @@ fn config(source: &mut Source) -> Config {
         min_imports: 2,
         max_imports: 4,
         min_memories: 1,
-        max_memories: 1,
+        max_memories: if source.one_in(4) { 3 } else { 1 },
         max_memory32_bytes: 1 << 20,
         max_memory64_bytes: 1 << 20,
         min_funcs: 1,
@@ -60,12 +51,13 @@ fn config(source: &mut Source) -> Config {
         canonicalize_nans: true,
         disallow_traps: !source.one_in(3),
         memory64_enabled: source.one_in(5),
-        threads_enabled: false,
+        threads_enabled: source.one_in(4),
+        custom_page_sizes_enabled: source.one_in(6),
         reference_types_enabled: references,
         gc_enabled: references && source.one_in(2),
         exceptions_enabled: source.one_in(2),
         simd_enabled: source.one_in(3),
-        relaxed_simd_enabled: false,
+        relaxed_simd_enabled: source.one_in(4),
         tail_call_enabled: source.one_in(2),
         wide_arithmetic_enabled: source.one_in(4),
         ..Config::default()

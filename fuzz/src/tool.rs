@@ -70,6 +70,22 @@ impl Tool {
         Ok(path)
     }
 
+    /// Where the tool may put a second module.
+    pub fn second(&self) -> PathBuf {
+        self.dir.join("resume.wasm")
+    }
+
+    /// The second module that the last run wrote.
+    pub fn take_second(&self) -> Result<Option<Vec<u8>>> {
+        let path = self.second();
+        if !path.exists() {
+            return Ok(None);
+        }
+        let wasm = fs::read(&path)?;
+        fs::remove_file(&path)?;
+        Ok(Some(wasm))
+    }
+
     /// Runs on `input` with these arguments; the files are added.
     pub fn run(&self, input: &[u8], args: &[String]) -> Result<Ran> {
         let file = |name: &str| self.dir.join(name);

@@ -7,7 +7,6 @@ use wasm_encoder::{
 };
 
 use crate::campaign::Made;
-use crate::check::Case;
 use crate::generate::Source;
 use crate::pipeline;
 use crate::prepare::{prepare, validate};
@@ -31,16 +30,8 @@ pub fn case(seed: u64, tool: &Tool) -> Result<Made> {
     }
     let (passes, mut options) = pipeline::choose(&mut source);
     options.extend(features);
-    let case = Case {
-        wasm: prepared.wasm,
-        passes,
-        options,
-        roots: prepared.roots,
-        seed,
-        plain_imports: false,
-        same_instance: prepared.keeps_state_outside,
-    };
-    Ok(Some((case, Vec::new())))
+    let separate = source.one_in(4);
+    Ok(Some((prepared.case(&mut source, passes, options, seed, separate), Vec::new())))
 }
 
 /// What the generator begins with: a program that forks.

@@ -2,21 +2,18 @@
 
 use fork_fuzz::campaign::Campaign;
 use fork_fuzz::finding;
-use fork_fuzz::generate::Limits;
-use fork_fuzz::generated_case;
+use fork_fuzz::rotation::Kind;
 use fork_fuzz::tool::Tool;
 
 const PROGRAMS: u64 = 2000;
 
 /// `fork-fuzz one` shows a seed again.
-fn check(name: &'static str, seeds: std::ops::Range<u64>, exnref: bool) {
+fn check(kind: Kind, seeds: std::ops::Range<u64>) {
     let tool = Tool::find(None).unwrap();
     println!("with {}", tool.display());
-    let campaign =
-        Campaign { name, tool, jobs: 2, time: None, findings: finding::default_folder(), options: Vec::new() };
-    let limits = Limits { exnref, ..Limits::default() };
+    let campaign = Campaign { tool, jobs: 2, time: None, findings: finding::default_folder(), options: Vec::new() };
     let programs = seeds.end - seeds.start;
-    let summary = campaign.run(seeds, |seed, _| Ok(Some(generated_case(seed, limits)))).unwrap();
+    let summary = kind.run(&campaign, &[], seeds).unwrap();
     summary.print();
     assert_eq!(summary.programs, programs);
     assert!(summary.findings.is_empty(), "fork-fuzz one --seed N shows these seeds: {:?}", summary.findings);
@@ -27,5 +24,5 @@ fn check(name: &'static str, seeds: std::ops::Range<u64>, exnref: bool) {
 
 #[test]
 fn generated_programs_behave_as_their_originals_under_forks() {
-    check("generated", 0..PROGRAMS, false);
+    check(Kind::Generated, 0..PROGRAMS);
 }

@@ -54,6 +54,7 @@ pub fn add<'m>(module: Module<'m>, runtime: &Runtime, roots: &Roots) {
     }
 }
 
+/// The body of `function`, which resumes what was saved if the module is rewinding.
 fn resume_first<'m>(module: Module<'m>, runtime: &Runtime, function: Function<'m>, body: Expr<'m>) -> Expr<'m> {
     let build = module.build();
     let results = function.results();

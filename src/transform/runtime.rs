@@ -590,11 +590,10 @@ impl<'a> Text<'a> {
             "(func {begin} (param $buffer {ptr}) (local $end {ptr})
   (if (global.get {state}) (then (unreachable)))
   (local.set $end ({ptr}.load {memory} offset={end_offset} align=1 (local.get $buffer)))
-  (global.set {limit} ({ptr}.const -1))
-  (if (i32.eqz ({ptr}.eqz (local.get $end))) (then
-    (if ({ptr}.lt_u (local.get $end) (local.get $buffer)) (then (return)))
-    (if ({ptr}.lt_u ({ptr}.sub (local.get $end) (local.get $buffer)) {needed}) (then (return)))
-    (global.set {limit} ({ptr}.sub (local.get $end) {reserve}))))
+  (if ({ptr}.eqz (local.get $end)) (then (local.set $end ({ptr}.const -1))))
+  (if ({ptr}.lt_u (local.get $end) (local.get $buffer)) (then (return)))
+  (if ({ptr}.lt_u ({ptr}.sub (local.get $end) (local.get $buffer)) {needed}) (then (return)))
+  (global.set {limit} ({ptr}.sub (local.get $end) {reserve}))
   {reset}(global.set {buffer} (local.get $buffer))
   (global.set {position} ({ptr}.add (local.get $buffer) ({ptr}.const {frames})))
   ({ptr}.store {memory} offset={position_offset} align=1 (local.get $buffer) (global.get {position}))
@@ -714,19 +713,33 @@ impl<'a> Text<'a> {
         self.line(&format!("(func {name} (param $function i32)\n  {})", checks.join("\n  ")));
     }
 
+    /// Where functions of ours are in a table of the program's, its code can call them with a wrong index: then they trap,
+    /// as that call did before.
+    fn trap_below(&self, state: abi::State) -> String {
+        match &self.runtime.table {
+            ResumeTable::Table { name, .. } if !self.runtime.is_ours(name) => format!(
+                "(if (i32.lt_u (global.get {}) (i32.const {})) (then (unreachable)))\n  ",
+                self.id("state"),
+                state as u32
+            ),
+            _ => String::new(),
+        }
+    }
+
     /// Pushing and popping site and function number.
     fn headers(&mut self) {
         let (ptr, memory) = (self.ptr, self.memory.clone());
         let position = self.position();
         let bytes = self.needs.layout.function_bytes;
         let pop = self.id("pop_header");
+        let guard = self.trap_below(abi::State::Rewinding);
         let (back, pop_function) = (self.move_position(-i64::from(bytes)), self.id("pop_function"));
-        self.line(&format!("(func {pop_function} {back})"));
+        self.line(&format!("(func {pop_function}\n  {guard}{back})"));
         let back = self.move_position(-1 - i64::from(bytes));
         let wide_back = self.move_position(-2);
         self.line(&format!(
             "(func {pop} (result i32) (local $site i32)
-  {back}
+  {guard}{back}
   (local.set $site (i32.load8_u {memory} {position}))
   (if (i32.eq (local.get $site) (i32.const {WIDE_SITE})) (then
     {wide_back}
@@ -739,6 +752,11 @@ impl<'a> Text<'a> {
             ResumeTable::Table { base, is64, .. } => {
                 let type_ = if *is64 { "i64" } else { "i32" };
                 let number = if *is64 { format!("(i64.extend_i32_u {number})") } else { number };
+                // A number out of a corrupted frame is no way back to the functions below.
+                let number = match bytes {
+                    4 if *base > 0 && !is64 => format!("(i32.and {number} (i32.const 0x7fffffff))"),
+                    _ => number,
+                };
                 let index = if *base == 0 { number } else { format!("({type_}.add {number} ({type_}.const {base}))") };
                 self.line(&format!("(func {next} (result {type_}) {index})"));
             }
@@ -802,11 +820,16 @@ impl<'a> Text<'a> {
             ));
             name = quoted(&function);
         }
+        let guard = match self.runtime.mask_function_in_table() {
+            Some(_) => self.trap_below(abi::State::Unwinding),
+            None => String::new(),
+        };
         let segment = quoted(&self.runtime.mask_segment());
         let buffer = format!("(global.get {})", self.id("buffer"));
         self.line(&format!(
-            "(func {name} (param $site i32) (param $masks i32) (result i32) 
+            "(func {name} (param $site i32) (param $masks i32) (result i32)
   (local $saved i64) (local $last_bit i32) (local $unused_bits i64)
+  {guard}
   (local.set $saved (i64.load {memory} align=1 {buffer}))
   (local.set $last_bit (i32.and (local.get $masks) (i32.const 63)))
   (memory.init {memory} {segment} {buffer}

@@ -119,9 +119,8 @@ impl Scratch {
 
     /// Binaryen's own `wasm-opt`.
     pub fn reference(&self, arguments: &[&str]) -> Run {
-        let deps = deps();
-        let node = deps.join(format!("node-{}/bin/node", pinned("node_version")));
-        let tool = deps.join(format!("binaryen-tools-{}/bin/wasm-opt", pinned("binaryen_version")));
+        let node = node();
+        let tool = deps().join(format!("binaryen-tools-{}/bin/wasm-opt", pinned("binaryen_version")));
         assert!(node.exists() && tool.exists(), "run scripts/fetch-test-tools node binaryen");
         let mut command = Command::new(node);
         command.current_dir(self.0.path()).arg(tool).args(arguments).output().expect("node starts").into()
@@ -130,6 +129,11 @@ impl Scratch {
 
 pub fn wasm_opt() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_wasm-opt"))
+}
+
+/// The pinned version of Node.
+pub fn node() -> PathBuf {
+    deps().join(format!("node-{}/bin/node", pinned("node_version")))
 }
 
 /// A file of the repository.

@@ -1,17 +1,18 @@
 //! `fork-fuzz`: random programs, instrumented and compared with their originals.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use fork_fuzz::campaign::Campaign;
-use fork_fuzz::check::Verdict;
+use fork_fuzz::check::{Case, Verdict};
 use fork_fuzz::generate::Limits;
+use fork_fuzz::rotation::{self, Kind};
 use fork_fuzz::tool::Tool;
-use fork_fuzz::{buffers, bytes, finding, generated_case, minimise, smith, ttf};
+use fork_fuzz::{bytes, finding, generated_case, minimise};
 
 /// Compares random programs that `wasm-opt --fork-instrument` has changed with their originals, under random forks.
 #[derive(Parser)]
@@ -43,11 +44,19 @@ struct Shared {
 
 #[derive(Subcommand)]
 enum Command {
+    /// All kinds in turn, until --minutes are over (10 by default).
+    All {
+        /// The first seed of each kind; by default the time.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// A folder with the modules for `bytes`.
+        #[arg(long)]
+        modules: Option<PathBuf>,
+    },
     /// Programs of our own generator.
     Generate {
-        /// Seeds, from A to before B.
-        #[arg(long, value_parser = parse_range, default_value = "0..1000000000")]
-        seeds: Range<u64>,
+        #[command(flatten)]
+        seeds: Seeds,
         /// Exceptions are caught by reference, too.
         #[arg(long)]
         exnref: bool,
@@ -64,24 +73,29 @@ enum Command {
     },
     /// Modules of wasm-smith, with calls of the fork import everywhere.
     Smith {
-        #[arg(long, value_parser = parse_range, default_value = "0..1000000000")]
-        seeds: Range<u64>,
+        #[command(flatten)]
+        seeds: Seeds,
     },
     /// Modules of Binaryen's generator, with calls of the fork import everywhere.
     Ttf {
-        #[arg(long, value_parser = parse_range, default_value = "0..1000000000")]
-        seeds: Range<u64>,
+        #[command(flatten)]
+        seeds: Seeds,
     },
     /// Mutated bytes of the modules in a folder.
     Bytes {
         folder: PathBuf,
-        #[arg(long, value_parser = parse_range, default_value = "0..1000000000")]
-        seeds: Range<u64>,
+        #[command(flatten)]
+        seeds: Seeds,
     },
     /// Rewinds from corrupted buffers.
     Buffers {
-        #[arg(long, value_parser = parse_range, default_value = "0..1000000000")]
-        seeds: Range<u64>,
+        #[command(flatten)]
+        seeds: Seeds,
+    },
+    /// Checks a finding again.
+    Again {
+        /// Its folder.
+        finding: PathBuf,
     },
     /// Makes a finding smaller.
     Minimise {
@@ -93,18 +107,25 @@ enum Command {
     },
 }
 
+#[derive(Args)]
+struct Seeds {
+    /// Seeds, from A to before B.
+    #[arg(long, value_parser = parse_range, default_value = "0..1000000000")]
+    seeds: Range<u64>,
+}
+
 fn parse_range(text: &str) -> Result<Range<u64>> {
     let (low, high) = text.split_once("..").context("seeds are given as A..B")?;
     Ok(low.parse()?..high.parse()?)
 }
 
-fn limits(exnref: bool) -> Limits {
-    Limits { exnref, ..Limits::default() }
-}
+/// How long all kinds take turns, if nothing says so.
+const DEFAULT_TIME: Duration = Duration::from_secs(600);
 
 fn kind(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Same(_) => "the same",
+        Verdict::Ends(_) => "rewound",
         Verdict::Refused(_) => "refused",
         Verdict::Binaryen(_) => "wrong in Binaryen too",
         Verdict::Finding(_) => "a finding",
@@ -114,53 +135,37 @@ fn kind(verdict: &Verdict) -> &'static str {
 fn main() -> Result<ExitCode> {
     let Cli { shared, command } = Cli::parse();
     let tool = Tool::find(shared.wasm_opt.as_deref())?;
-    let campaign = |name| Campaign {
-        name,
+    let minutes = shared.minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes));
+    let campaign = Campaign {
         tool: tool.clone(),
         jobs: shared.jobs,
-        time: shared.minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
+        time: minutes,
         findings: shared.findings.clone().unwrap_or_else(finding::default_folder),
         options: shared.options.clone(),
     };
     let summary = match command {
-        Command::Generate { seeds, exnref } => {
-            campaign("generated").run(seeds, |seed, _| Ok(Some(generated_case(seed, limits(exnref)))))?
+        Command::All { seed, modules } => {
+            let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+            return all(&campaign, minutes.unwrap_or(DEFAULT_TIME), seed.unwrap_or_else(now), modules);
         }
-        Command::Smith { seeds } => campaign("smith").run(seeds, |seed, _| smith::case(seed))?,
-        Command::Ttf { seeds } => campaign("ttf").run(seeds, ttf::case)?,
-        Command::Bytes { folder, seeds } => {
-            let ends = bytes::run(&campaign("bytes"), &folder, seeds)?;
-            let of =
-                |prefix| ends.iter().filter(|(end, _)| end.starts_with(prefix)).map(|(_, count)| count).sum::<u64>();
-            ends.iter().for_each(|(end, count)| println!("{count:6} {end}"));
-            let (all, refused, findings) = (ends.values().sum::<u64>(), of("refused"), of("findings"));
-            println!("{all} programs, {refused} refused, {findings} findings");
-            return Ok(ExitCode::from(u8::from(findings > 0)));
-        }
-        Command::Buffers { seeds } => {
-            let ends = buffers::run(&campaign("buffers"), seeds)?;
-            let of =
-                |prefix| ends.iter().filter(|(end, _)| end.starts_with(prefix)).map(|(_, count)| count).sum::<u64>();
-            ends.iter().for_each(|(end, count)| println!("{count:6} {end}"));
-            let (all, refused, findings) = (ends.values().sum::<u64>(), of("refused"), of("finding"));
-            println!("{all} rewinds and other ends, {refused} refused, {findings} findings");
-            return Ok(ExitCode::from(u8::from(findings > 0)));
-        }
+        Command::Generate { seeds, exnref: false } => Kind::Generated.run(&campaign, &[], seeds.seeds)?,
+        Command::Generate { seeds, exnref: true } => Kind::GeneratedExnref.run(&campaign, &[], seeds.seeds)?,
+        Command::Smith { seeds } => Kind::Smith.run(&campaign, &[], seeds.seeds)?,
+        Command::Ttf { seeds } => Kind::Ttf.run(&campaign, &[], seeds.seeds)?,
+        Command::Bytes { folder, seeds } => Kind::Bytes.run(&campaign, &bytes::modules(&folder)?, seeds.seeds)?,
+        Command::Buffers { seeds } => Kind::Buffers.run(&campaign, &[], seeds.seeds)?,
         Command::One { seed, exnref, print } => {
-            let (mut case, _) = generated_case(seed, limits(exnref));
+            let (mut case, _) = generated_case(seed, Limits { exnref, ..Limits::default() });
             case.options.extend(shared.options);
             if print {
                 println!("{}", wasmprinter::print_bytes(&case.wasm)?);
             }
-            println!("{}", case.command());
-            let verdict = case.check(&Tool::new(&tool)?)?;
-            match &verdict {
-                Verdict::Same(counts) => println!("{}: {counts:?}", kind(&verdict)),
-                Verdict::Finding(said) | Verdict::Refused(said) | Verdict::Binaryen(said) => {
-                    println!("{}: {said}", kind(&verdict));
-                }
-            }
-            return Ok(ExitCode::from(u8::from(matches!(verdict, Verdict::Finding(_)))));
+            return show(&case, &tool);
+        }
+        Command::Again { finding } => {
+            let (mut case, _) = finding::load(&finding)?;
+            case.options.extend(shared.options);
+            return show(&case, &tool);
         }
         Command::Minimise { finding, attempts } => {
             minimise::minimise(&finding, &Tool::new(&tool)?, attempts)?;
@@ -169,4 +174,32 @@ fn main() -> Result<ExitCode> {
     };
     summary.print();
     Ok(ExitCode::from(u8::from(!summary.findings.is_empty())))
+}
+
+fn all(campaign: &Campaign, time: Duration, seed: u64, modules: Option<PathBuf>) -> Result<ExitCode> {
+    println!("with {}, seeds from {seed} on, {:.1} minutes", campaign.tool.display(), time.as_secs_f64() / 60.0);
+    let totals = rotation::run(campaign, time, seed, modules)?;
+    let mut findings = 0;
+    for (kind, total) in &totals {
+        println!("\n{}:", kind.name());
+        total.print();
+        findings += total.findings.len();
+    }
+    if findings > 0 {
+        println!("\n{findings} findings are in {}: fork-fuzz minimise FOLDER", campaign.findings.display());
+    }
+    Ok(ExitCode::from(u8::from(findings > 0)))
+}
+
+fn show(case: &Case, tool: &Path) -> Result<ExitCode> {
+    println!("{}", case.command());
+    let verdict = case.check(&Tool::new(tool)?)?;
+    match &verdict {
+        Verdict::Same(counts) => println!("{}: {counts:?}", kind(&verdict)),
+        Verdict::Ends(ends) => println!("{}: {ends:?}", kind(&verdict)),
+        Verdict::Finding(said) | Verdict::Refused(said) | Verdict::Binaryen(said) => {
+            println!("{}: {said}", kind(&verdict));
+        }
+    }
+    Ok(ExitCode::from(u8::from(matches!(verdict, Verdict::Finding(_)))))
 }

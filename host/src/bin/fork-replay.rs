@@ -25,7 +25,9 @@ struct Cli {
     /// The export to call: by default run, or else _start.
     #[arg(long)]
     export: Option<String>,
-    /// Comma-separated: never, child, parent, at:N (both sides, at N calls spread over the run), random:SEED.
+    /// Comma-separated: never, child, parent, at:N (both sides, at N calls spread over the run), random:SEED, sizes (call
+    /// number n gets a buffer of n bytes, modulo enough for all frames; where they do not fit, once the call is made
+    /// without a fork, and once with a larger buffer).
     #[arg(long, value_delimiter = ',', default_value = "never,child,parent,at:10,random:1")]
     schedules: Vec<String>,
     /// The exported memory with the buffer.
@@ -110,20 +112,39 @@ fn compare(cli: &Cli) -> Result<bool> {
         eprint!("{}", String::from_utf8_lossy(&reference.stderr));
     }
     let mut same = true;
+    let forked = Replay { wasm: &instrumented, resume: resume.as_deref(), instrumented: true, ..plain.clone() };
     for schedule in &cli.schedules {
+        if schedule == "sizes" {
+            same &= every_size(&reference, &forked)?;
+            continue;
+        }
         for (name, schedule) in parse_schedule(schedule, reference.entry_calls)? {
-            let replay = Replay {
-                wasm: &instrumented,
-                resume: resume.as_deref(),
-                instrumented: true,
-                schedule,
-                ..plain.clone()
-            };
+            let replay = Replay { schedule, ..forked.clone() };
             let outcome = replay.run().with_context(|| format!("schedule {name}"))?;
             same &= report(&name, &reference, &outcome);
         }
     }
     Ok(same)
+}
+
+/// Forks at every call, with a buffer of another size each time.
+fn every_size(reference: &Outcome, forked: &Replay<'_>) -> Result<bool> {
+    let parent = Replay { schedule: Schedule::FollowParent, ..forked.clone() };
+    let ample = parent.run().context("an ample buffer")?;
+    // Below the end there is a reserve for the largest frame of any function: more than what was saved, perhaps.
+    let mut enough = 2 * ample.frame_bytes.max + 16;
+    loop {
+        let cycle = Replay { buffer_cycle: Some(enough), ..parent.clone() };
+        let performed = Replay { on_abort: OnAbort::Perform, ..cycle.clone() }.run().context("sizes")?;
+        if performed.forks * 5 < performed.entry_calls && enough < forked.buffer {
+            enough *= 2;
+            continue;
+        }
+        let retried = Replay { on_abort: OnAbort::Retry, ..cycle }.run().context("sizes")?;
+        let name = format!("sizes modulo {enough}");
+        return Ok(report(&format!("{name}, else without a fork"), reference, &performed)
+            & report(&format!("{name}, else in a larger buffer"), reference, &retried));
+    }
 }
 
 fn report(name: &str, reference: &Outcome, outcome: &Outcome) -> bool {

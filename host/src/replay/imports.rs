@@ -32,6 +32,7 @@ pub(super) struct Spec {
     pub memory: Option<String>,
     pub wide: bool,
     pub buffer: u64,
+    pub buffer_cycle: Option<u64>,
     pub reserve: u64,
     pub buffer_at: Option<u64>,
     pub on_abort: OnAbort,
@@ -236,6 +237,9 @@ impl Import {
             cx.data_mut().journal.entry_calls += 1;
             let action = cx.data().exports.as_ref().and(cx.data().spec.schedule.action(number));
             let Some(action) = action else { return self.perform(cx, args, results, number) };
+            if let (Some(cycle), Some(area)) = (cx.data().spec.buffer_cycle, &mut cx.data_mut().journal.area) {
+                area.buffer.size = number % cycle;
+            }
             let pending = Pending { import: self.index, args: exact, number, action, guard: Vec::new(), before: None };
             return self.unwind(cx, pending, args, results);
         };

@@ -297,7 +297,11 @@ pub(super) fn fingerprint(mut store: impl AsContextMut<Data = World>) -> Result<
         (name.clone(), hasher.finish())
     });
     let memories = images.collect();
-    let globals = globals(&mut store);
+    let mut globals = globals(&mut store);
+    // What the two modules share is the runtime's state, or the program's in resume functions as well.
+    if let Some(resume) = &store.data().spec.resume {
+        globals.retain(|(name, _)| !resume.imports().any(|import| import.name() == name));
+    }
     Ok(Fingerprint { memories, globals })
 }
 

@@ -139,6 +139,8 @@ pub struct Replay<'a> {
     pub memory: Option<String>,
     /// Bytes in the buffer.
     pub buffer: u64,
+    /// Another size at every fork: at call number *n* of an entry the buffer has *n* modulo this many bytes.
+    pub buffer_cycle: Option<u64>,
     /// Bytes that the memory grows by right after instantiation, in all runs alike so that programs see the same
     /// `memory.size`. The buffer is at their start, and grows into the rest.
     pub reserve: u64,
@@ -179,6 +181,7 @@ impl<'a> Replay<'a> {
             schedule: Schedule::Never,
             memory: None,
             buffer: 1 << 20,
+            buffer_cycle: None,
             reserve: 1 << 20,
             buffer_at: None,
             on_abort: OnAbort::Retry,

@@ -72,6 +72,7 @@ fn prepare(replay: &Replay<'_>) -> Result<Spec> {
         memory,
         wide: wide.unwrap_or_default(),
         buffer: replay.buffer,
+        buffer_cycle: replay.buffer_cycle,
         reserve: replay.reserve,
         buffer_at: replay.buffer_at,
         on_abort: replay.on_abort,

@@ -76,7 +76,7 @@ impl Value {
     }
 
     /// The wasmtime value to pass for a parameter of that type; `None` for what the harness cannot make.
-    pub(super) fn to_val(self, store: impl AsContextMut, ty: &wasmtime::ValType) -> Option<Val> {
+    pub fn to_val(self, store: impl AsContextMut, ty: &wasmtime::ValType) -> Option<Val> {
         let val = match self {
             Value::I32(value) => Val::I32(value),
             Value::I64(value) => Val::I64(value),

@@ -1,0 +1,140 @@
+//! Programs that trap or throw after a fork, and stacks that overflow in a rewind.
+
+use fork_host::protocol::{Buffer, ForkState};
+use wasmtime::{Caller, Func, Instance, Linker, Module, ThrownException, Trap};
+
+use crate::guest::{Guest, Host, engine, instrument};
+
+/// Forks at the bottom of a recursion of `$n` calls. Then `fork`'s result says what happens: 1 is a trap, 2 an exception
+/// that is thrown as it is, 3 one that an outer function catches and throws on.
+pub const RECURSION: &str = r#"(module
+  (import "kernel" "kernel_fork" (func $fork (param i32) (result i32)))
+  (memory (export "memory") 2)
+  (tag $tag (param i32))
+  (func $act (param $what i32)
+    (if (i32.eq (local.get $what) (i32.const 1)) (then (unreachable)))
+    (if (i32.ge_u (local.get $what) (i32.const 2)) (then (throw $tag (local.get $what)))))
+  (func $deep (param $n i32) (result i64)
+    (if (i32.eqz (local.get $n)) (then
+      (call $act (call $fork (i32.const 77)))
+      (return (i64.const 1000))))
+    (i64.add (i64.extend_i32_s (local.get $n)) (call $deep (i32.sub (local.get $n) (i32.const 1)))))
+  (func (export "run") (param $n i32) (result i64)
+    (block $caught (result i32 exnref)
+      (try_table (catch_ref $tag $caught) (return (call $deep (local.get $n))))
+      (unreachable))
+    (throw_ref)
+    (drop)))"#;
+
+const STACK: usize = 256 << 10;
+const BUFFER: Buffer = Buffer { address: 65536, size: 32 << 10, wide: false };
+
+fn guest() -> Guest {
+    let mut guest = Guest::new(&engine(STACK), &instrument(RECURSION, &[]));
+    guest.store.data_mut().buffer = BUFFER;
+    guest
+}
+
+fn sum(depth: i64) -> i64 {
+    1000 + depth * (depth + 1) / 2
+}
+
+/// The process ends as `answer` says, and its state is normal; another call of it forks again, and all is well.
+#[track_caller]
+fn ends_in_the_normal_state(guest: &mut Guest, answer: i32) {
+    guest.store.data_mut().answer = answer;
+    let error = guest.rewind().expect_err("it traps or throws");
+    match answer {
+        1 => assert_eq!(error.downcast_ref(), Some(&Trap::UnreachableCodeReached)),
+        _ => assert!(error.downcast_ref::<ThrownException>().is_some(), "{error:?}"),
+    }
+    assert_eq!(guest.state(), ForkState::Normal);
+    guest.store.data_mut().answer = 0;
+    assert_eq!(guest.fork_and_follow_parent(4), sum(4));
+    assert_eq!(guest.state(), ForkState::Normal);
+}
+
+#[test]
+fn a_trap_or_an_exception_after_a_fork_leaves_parent_and_child_in_the_normal_state() {
+    for answer in [1, 2] {
+        let mut parent = guest();
+        parent.store.data_mut().forks = true;
+        assert_eq!(parent.unwind(3), None);
+        let mut child = parent.child();
+        ends_in_the_normal_state(&mut child, answer);
+        ends_in_the_normal_state(&mut parent, answer);
+    }
+}
+
+#[test]
+fn a_trap_or_an_exception_after_a_fork_that_failed_leaves_the_normal_state() {
+    for size in [0, 20, 40] {
+        let mut guest = guest();
+        let host = guest.store.data_mut();
+        (host.buffer, host.forks) = (Buffer { size, ..BUFFER }, true);
+        // A failed fork returns -1: an exception here.
+        let error = guest.call(3).expect_err("it throws");
+        assert!(error.downcast_ref::<ThrownException>().is_some(), "{error:?}");
+        assert_eq!(guest.store.data().failures, 1);
+        assert_eq!(guest.state(), ForkState::Normal);
+        guest.store.data_mut().buffer = BUFFER;
+        assert_eq!(guest.fork_and_follow_parent(4), sum(4));
+    }
+}
+
+/// Calls the guest's root with less and less of the stack left.
+const LADDER: &str = r#"(module
+  (import "host" "top" (func $top (result i64)))
+  (func $climb (export "climb") (param $n i32) (result i64)
+    (if (i32.eqz (local.get $n)) (then (return (call $top))))
+    (i64.add (i64.const 0) (call $climb (i32.sub (local.get $n) (i32.const 1))))))"#;
+
+struct Ladder(Instance);
+
+impl Ladder {
+    /// `top` calls `run` of the guest, if there is one.
+    fn new(guest: &mut Guest, run: Option<Func>) -> Ladder {
+        let module = Module::new(guest.store.engine(), LADDER).expect("valid");
+        let mut linker = Linker::new(guest.store.engine());
+        let top = move |mut caller: Caller<'_, Host>| -> wasmtime::Result<i64> {
+            match run {
+                Some(run) => run.typed::<i32, i64>(&caller)?.call(&mut caller, 0),
+                None => Ok(0),
+            }
+        };
+        linker.func_wrap("host", "top", top).expect("a new name");
+        Ladder(linker.instantiate(&mut guest.store, &module).expect("it imports nothing else"))
+    }
+
+    fn climb(&self, guest: &mut Guest, height: i32) -> wasmtime::Result<i64> {
+        self.0.get_typed_func::<i32, i64>(&mut guest.store, "climb")?.call(&mut guest.store, height)
+    }
+}
+
+#[test]
+fn a_stack_overflow_in_a_rewind_is_reported_and_the_buffer_serves_again() {
+    const DEPTH: i32 = 1000;
+    let mut parent = guest();
+    parent.store.data_mut().forks = true;
+    assert_eq!(parent.unwind(DEPTH), None);
+    parent.store.data_mut().forks = false;
+    let saved = parent.read(BUFFER.address, BUFFER.size as usize);
+
+    let ladder = Ladder::new(&mut parent, None);
+    let highest = (0..).step_by(64).find(|&height| ladder.climb(&mut parent, height).is_err()).expect("the stack ends");
+    let run = parent.instance.get_func(&mut parent.store, "run");
+    let ladder = Ladder::new(&mut parent, run);
+    for attempt in 0..3 {
+        parent.exports.rewind_begin(&mut parent.store, &BUFFER).unwrap();
+        let error = ladder.climb(&mut parent, highest - 128).expect_err("there is no room for so many frames");
+        assert_eq!(error.downcast_ref(), Some(&Trap::StackOverflow), "attempt {attempt}");
+        assert_eq!(parent.state(), ForkState::Rewinding);
+        parent.exports.rewind_end(&mut parent.store).unwrap();
+        assert_eq!(parent.state(), ForkState::Normal);
+        assert!(parent.read(BUFFER.address, BUFFER.size as usize) == saved, "the buffer has changed");
+    }
+    let mut child = parent.child();
+    assert_eq!(child.rewind().unwrap(), sum(DEPTH.into()));
+    assert_eq!(parent.rewind().unwrap(), sum(DEPTH.into()));
+    assert_eq!(parent.fork_and_follow_parent(4), sum(4));
+}
