@@ -10,6 +10,7 @@ use wasmparser::{ExternalKind, Parser, Payload};
 use crate::check::Case;
 use crate::generate::Source;
 use crate::pipeline;
+use crate::prepare::keeps_state_outside;
 
 /// Larger ones are left out: a mutation in them says no more, and takes seconds.
 const LARGEST: usize = 400_000;
@@ -55,8 +56,8 @@ pub fn case(seed: u64, modules: &[Vec<u8>]) -> (Case, Vec<u32>) {
     options.push(format!("--pass-arg=fork-instrument-entry@kernel.kernel_fork,{fd_write}"));
     let roots = root(&wasm).map(|name| (name, Vec::new())).into_iter().collect();
     let entries = vec![fd_write.to_owned()];
-    // What else a mutation does with tables and segments is not copied.
-    let case = Case { wasm, passes, options, roots, entries, seed, same_instance: source.one_in(2), ..Case::default() };
+    let same_instance = keeps_state_outside(&wasm);
+    let case = Case { wasm, passes, options, roots, entries, seed, same_instance, ..Case::default() };
     (case, Vec::new())
 }
 

@@ -109,6 +109,11 @@ impl Facts {
     }
 }
 
+/// Whether the module changes what a fork does not copy.
+pub fn keeps_state_outside(wasm: &[u8]) -> bool {
+    facts(wasm).map_or(true, |facts| facts.keeps_state_outside)
+}
+
 fn facts(wasm: &[u8]) -> Result<Facts> {
     let fork = Entry::parse("kernel.kernel_fork");
     let mut facts = Facts::default();

@@ -193,3 +193,15 @@ fn resume_functions_come_from_a_second_module() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(output.status.code(), Some(5));
 }
+
+#[test]
+fn a_stack_overflow_in_a_rewind_is_reported() {
+    let deeper = "(if (i32.eq (global.get $state) (i32.const 2)) (then (call $deeper)))";
+    let program = program(false, "", &check(7 << 8))
+        .replace("(local.set $pid (call $fork))", &format!("{deeper} (local.set $pid (call $fork))"))
+        .replace("(func $copy", "(func $deeper (call $deeper)) (func $copy");
+    let output = fork_run("overflow", &program, &[]);
+    assert_eq!(output.status.code(), Some(128 + 11));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("was killed by signal 11") && said.contains("call stack exhausted"), "{said}");
+}
