@@ -43,7 +43,7 @@ fn at_every_size_below(guest: &mut Guest, end: u64, wide: bool) -> (u64, u64) {
         guest.write(end, &vec![0x33; behind as usize]);
         let host = guest.store.data_mut();
         (host.buffer, host.forks, host.answer, host.failures) = (buffer, true, 5, 0);
-        let result = guest.unwind(1).map_or_else(|| guest.rewind().expect("it is all there"), |result| result);
+        let result = guest.unwind(1).unwrap_or_else(|| guest.rewind().expect("it is all there"));
         let failures = guest.store.data().failures;
         assert_eq!(result, sum(1, if failures > 0 { FAILED } else { 5 }), "{size} bytes");
         assert_eq!(guest.state(), ForkState::Normal);
