@@ -147,8 +147,8 @@ impl<'a, 'm> Machine<'a, 'm> {
             match self.step() {
                 Ok(None) => {}
                 Ok(Some(stop)) => return stop,
-                Err(fault @ Fault::Undecided(address)) => {
-                    if !self.skip(address) {
+                Err(fault @ (Fault::Undecided(_) | Fault::Effect(_))) => {
+                    if !self.skip() {
                         return Stop::Fault(fault);
                     }
                 }
@@ -158,23 +158,25 @@ impl<'a, 'm> Machine<'a, 'm> {
         Stop::Return
     }
 
-    /// Whether the undecided branch is within an expression of the function itself that only computes a value: that is
-    /// not known then, and the machine goes on behind.
-    fn skip(&mut self, branch: usize) -> bool {
-        /// Nodes around a branch that are looked at.
+    /// Whether the last instruction is within an expression that has no effects as a whole, such as one that catches
+    /// what it throws: its value is not known then, and the machine goes on behind.
+    fn skip(&mut self) -> bool {
+        /// Nodes around the instruction that are looked at.
         const LEVELS: usize = 8;
-        if !self.is_own() || !matches!(self.rules, Rules::Harmless { .. }) {
+        if self.activations.is_empty() || !matches!(self.rules, Rules::Harmless { .. }) {
             return false;
         }
+        let is_own = self.is_own();
         let Activation { body, at, base, .. } = *self.activation();
         let mut row = Some(body.instructions[at as usize - 1].row as usize);
-        debug_assert_eq!(row.map(|row| body.row(row as u32).expression), Some(branch));
         for _ in 0..LEVELS {
             let Some(current) = row else { return false };
             let node = body.row(current as u32);
             if let Some(end) = body.ends.get(&(current as u32)) {
                 let effects = self.world.module.effects(node.expr());
-                let computes = !(effects.calls || effects.traps || effects.side_effects) && effects.writes.is_empty();
+                // In helpers what follows an expression that always leaves is unreachable, and no trap.
+                let traps = effects.traps && is_own;
+                let computes = !(effects.calls || traps || effects.side_effects) && effects.writes.is_empty();
                 if computes {
                     self.activation().at = end.at;
                     self.stack.truncate(base + end.height as usize);
