@@ -1,0 +1,623 @@
+//! The text of the helpers and of the transitions.
+
+use crate::abi;
+use crate::frame::{NO_SITE, WIDE_SITE, slot_size};
+use crate::ir::Type;
+use crate::options::Sharing;
+use crate::transform::asserts::{self, Assertion};
+use crate::transform::linking;
+use crate::transform::references;
+use crate::transform::runtime::{ResumeTable, Runtime, RuntimeNeeds, keyword, quoted};
+
+pub(super) struct Text<'a> {
+    runtime: &'a Runtime,
+    needs: &'a RuntimeNeeds,
+    /// The pointer type's keyword.
+    ptr: &'static str,
+    memory: String,
+    out: String,
+}
+
+impl<'a> Text<'a> {
+    pub(super) fn new(runtime: &'a Runtime, needs: &'a RuntimeNeeds) -> Self {
+        Text {
+            runtime,
+            needs,
+            ptr: keyword(runtime.pointer()),
+            memory: quoted(&runtime.memory.name),
+            out: String::new(),
+        }
+    }
+
+    pub(super) fn module(mut self) -> String {
+        self.line("(module");
+        self.imports();
+        let (imports, references) = self.needs.references.text(|base| self.id(base), &self.memory, self.ptr);
+        self.line(&imports);
+        self.globals();
+        self.line(&references);
+        self.transitions();
+        self.headers();
+        if self.runtime.asserts {
+            self.check_frame();
+        }
+        if !self.needs.masks.is_empty() {
+            self.select_mask();
+        }
+        for &(type_, masked, count) in &self.needs.pushes {
+            self.push(type_, masked, count);
+        }
+        for &(type_, masked) in &self.needs.pops {
+            self.pop(type_, masked);
+        }
+        for &results in &self.needs.results {
+            self.finish(results);
+        }
+        self.line(")");
+        self.out
+    }
+
+    fn line(&mut self, line: &str) {
+        self.out += line;
+        self.out.push('\n');
+    }
+
+    /// A name of ours as an identifier.
+    fn id(&self, base: &str) -> String {
+        quoted(&self.runtime.name(base))
+    }
+
+    fn position(&self) -> String {
+        format!("(global.get {})", self.id("position"))
+    }
+
+    fn set_state(&self, state: abi::State) -> String {
+        format!("(global.set {} (i32.const {}))", self.id("state"), state as u32)
+    }
+
+    /// Moves the position up by some bytes, or down if negative.
+    fn move_position(&self, bytes: i64) -> String {
+        let ptr = self.ptr;
+        format!("(global.set {} ({ptr}.add {} ({ptr}.const {bytes})))", self.id("position"), self.position())
+    }
+
+    fn imports(&mut self) {
+        let address = if self.runtime.memory.is64 { "i64" } else { "" };
+        let shared = if self.runtime.memory.shared { "1 shared" } else { "" };
+        let memory = self.memory.clone();
+        self.line(&format!("(import \"\" \"memory\" (memory {memory} {address} 0 {shared}))"));
+        let line = format!("(import \"\" \"state\" (global {} (mut i32)))", self.id("state"));
+        self.line(&line);
+        self.out += &asserts::imports(self.runtime);
+        if self.runtime.has_drops {
+            self.line(&format!("(import \"\" \"drop_again\" (func {}))", self.id("drop_again")));
+        }
+        if let Some(base) = linking::base_global(self.runtime) {
+            self.line(&format!("(import \"\" \"base\" (global {} i32))", quoted(&base)));
+        }
+        if self.runtime.sharing == Sharing::Import {
+            self.position_globals();
+        }
+        if let ResumeTable::Table { name, is64, .. } = &self.runtime.table {
+            let address = if *is64 { "i64" } else { "" };
+            let line = format!("(import \"\" \"table\" (table {} {address} 0 funcref))", quoted(name));
+            self.line(&line);
+        }
+        for (i, global) in self.needs.globals.iter().enumerate() {
+            let type_ = Type::from_id(global.type_id).in_frame();
+            let line = if type_.is_numeric() {
+                format!("(import \"\" \"g{i}\" (global {} (mut {})))", quoted(&global.name), keyword(type_))
+            } else {
+                let (read, write) = (self.id(&format!("read_global.{i}")), self.id(&format!("write_global.{i}")));
+                let type_ = keyword(type_);
+                format!(
+                    "(import \"\" \"r{i}\" (func {read} (result {type_})))
+(import \"\" \"w{i}\" (func {write} (param {type_})))"
+                )
+            };
+            self.line(&line);
+        }
+        if self.runtime.table == ResumeTable::Switch {
+            for (i, (name, results)) in self.needs.resumable.iter().enumerate() {
+                let line = format!("(import \"\" \"f{i}\" (func {} {}))", quoted(name), result_clause(*results));
+                self.line(&line);
+            }
+        }
+    }
+
+    fn globals(&mut self) {
+        if self.runtime.sharing != Sharing::Import {
+            self.position_globals();
+        }
+        if !self.needs.masks.is_empty() {
+            let (pushed, popped) = (self.id("pushed_mask"), self.id("popped_mask"));
+            let segment = quoted(&self.runtime.mask_segment());
+            self.line(&format!("(global {pushed} (mut i64) (i64.const 0))"));
+            self.line(&format!("(global {popped} (mut i64) (i64.const 0))"));
+            self.line(&format!("(data {segment} \"\")"));
+        }
+    }
+
+    fn position_globals(&mut self) {
+        let zero = format!("({}.const 0)", self.ptr);
+        for name in ["buffer", "position", "limit"] {
+            self.line(&linking::global(self.runtime, name, self.ptr, &zero));
+        }
+        if self.has_frames_global() {
+            self.line(&linking::global(self.runtime, "frames", self.ptr, &zero));
+        }
+        if self.runtime.sharing != Sharing::None {
+            let own = format!("({}.const {})", self.ptr, self.needs.reserve);
+            self.line(&linking::global(self.runtime, "reserve", self.ptr, &own));
+        }
+    }
+
+    /// Whether a global holds the address at which the frames start.
+    fn has_frames_global(&self) -> bool {
+        self.runtime.asserts || self.runtime.sharing != Sharing::None
+    }
+
+    /// Bytes kept free below the buffer's end.
+    fn reserve(&self) -> String {
+        match self.runtime.sharing {
+            Sharing::None => format!("({}.const {})", self.ptr, self.needs.reserve),
+            _ => format!("(global.get {})", self.id("reserve")),
+        }
+    }
+
+    /// Offsets of the saved globals in the buffer, and where frames start.
+    fn global_offsets(&self) -> (Vec<u64>, u64) {
+        let mut offset = u64::from(self.runtime.layout().globals());
+        let mut offsets = Vec::new();
+        for global in &self.needs.globals {
+            offsets.push(offset);
+            offset += u64::from(slot_size(Type::from_id(global.type_id)));
+        }
+        (offsets, offset)
+    }
+
+    fn transitions(&mut self) {
+        let (ptr, memory) = (self.ptr, self.memory.clone());
+        let layout = self.runtime.layout();
+        let (offsets, frames) = self.global_offsets();
+        let reserve = self.reserve();
+        let needed = match self.runtime.sharing {
+            Sharing::None => format!("({ptr}.const {})", frames + self.needs.reserve),
+            _ => format!("({ptr}.add ({ptr}.const {frames}) {reserve})"),
+        };
+        let (frames_id, has_frames) = (self.id("frames"), self.has_frames_global());
+        let set_frames =
+            |value: &str| if has_frames { format!("(global.set {frames_id} {value})") } else { String::new() };
+        let frames_at_unwind = set_frames(&self.position());
+        let frames_at_rewind = set_frames(&format!("({ptr}.add (local.get $buffer) ({ptr}.const {frames}))"));
+        let (state, buffer, position, limit) =
+            (self.id("state"), self.id("buffer"), self.id("position"), self.id("limit"));
+        let (save, restore): (Vec<String>, Vec<String>) = self
+            .needs
+            .globals
+            .iter()
+            .zip(&offsets)
+            .enumerate()
+            .map(|(i, (global, offset))| {
+                let (type_, name) = (Type::from_id(global.type_id).in_frame(), quoted(&global.name));
+                let at = format!("{memory} offset={offset} align=1 (local.get $buffer)");
+                if !type_.is_numeric() {
+                    let (encode, decode) =
+                        (self.id(&references::encode_helper(type_)), self.id(&references::decode_helper(type_)));
+                    let (read, write) = (self.id(&format!("read_global.{i}")), self.id(&format!("write_global.{i}")));
+                    return (
+                        format!("(i32.store {at} (call {encode} (call {read})))"),
+                        format!("(call {write} (call {decode} (i32.load {at})))"),
+                    );
+                }
+                let type_ = keyword(type_);
+                (
+                    format!("({type_}.store {at} (global.get {name}))"),
+                    format!("(global.set {name} ({type_}.load {at}))"),
+                )
+            })
+            .unzip();
+        let (save, mut restore) = (save.join("\n  "), restore.join("\n  "));
+        if self.runtime.has_drops {
+            restore += &format!("\n  (call {})", self.id("drop_again"));
+        }
+        let (begin, end) = (self.id("unwind_begin"), self.id("unwind_end"));
+        let unwinding = self.set_state(abi::State::Unwinding);
+        // A reference in a global that fits in no table.
+        let check = match self.needs.globals.iter().all(|g| Type::from_id(g.type_id).is_numeric()) {
+            true => String::new(),
+            false => format!("(if ({ptr}.eqz (global.get {limit})) (then (return)))\n  "),
+        };
+        let normal = self.set_state(abi::State::Normal);
+        let rewinding = self.set_state(abi::State::Rewinding);
+        let begin_unwind = format!(
+            "(func {begin} (param $buffer {ptr}) (local $end {ptr})
+  (if (global.get {state}) (then (unreachable)))
+  (local.set $end ({ptr}.load {memory} offset={end_offset} align=1 (local.get $buffer)))
+  (if ({ptr}.eqz (local.get $end)) (then (local.set $end ({ptr}.const -1))))
+  (if ({ptr}.lt_u (local.get $end) (local.get $buffer)) (then (return)))
+  (if ({ptr}.lt_u ({ptr}.sub (local.get $end) (local.get $buffer)) {needed}) (then (return)))
+  (global.set {limit} ({ptr}.sub (local.get $end) {reserve}))
+  {reset}(global.set {buffer} (local.get $buffer))
+  (global.set {position} ({ptr}.add (local.get $buffer) ({ptr}.const {frames})))
+  ({ptr}.store {memory} offset={position_offset} align=1 (local.get $buffer) (global.get {position}))
+  {save}
+  {frames_at_unwind}
+  {check}{unwinding})",
+            end_offset = layout.end(),
+            position_offset = layout.position(),
+            reset = self.needs.references.reset(|base| self.id(base)),
+        );
+        let size = frames - u64::from(layout.globals());
+        let join = self.join_unwind(size, &save, &frames_at_unwind);
+        self.line(if self.runtime.sharing == Sharing::Import { &join } else { &begin_unwind });
+        self.line(&format!(
+            "(func {end}
+  (if (i32.ne (global.get {state}) (i32.const 1)) (then (unreachable)))
+  ({ptr}.store {memory} offset={position_offset} align=1 (global.get {buffer}) (global.get {position}))
+  {normal})",
+            position_offset = layout.position(),
+        ));
+        let (begin, end) = (self.id("rewind_begin"), self.id("rewind_end"));
+        let begin_rewind = format!(
+            "(func {begin} (param $buffer {ptr})
+  (if (global.get {state}) (then (unreachable)))
+  (global.set {buffer} (local.get $buffer))
+  (global.set {position} ({ptr}.load {memory} offset={position_offset} align=1 (local.get $buffer)))
+  {restore}
+  {frames_at_rewind}
+  {rewinding})",
+            position_offset = layout.position(),
+        );
+        let join = self.join_rewind(size, &restore);
+        self.line(if self.runtime.sharing == Sharing::Import { &join } else { &begin_rewind });
+        let frames_left = format!("({ptr}.ne {} (global.get {frames_id}))", self.position());
+        let frames_left = Assertion::FramesLeft.check(self.runtime, &frames_left);
+        self.line(&format!(
+            "(func {end}
+  (if (i32.lt_u (global.get {state}) (i32.const 2)) (then (unreachable)))
+  {frames_left}
+  {normal})"
+        ));
+        let get_state = self.id("get_state");
+        self.line(&format!("(func {get_state} (result i32) (global.get {state}))"));
+    }
+
+    /// In a side module: saves its globals where the next frame would go, and lets the frames start behind them.
+    fn join_unwind(&self, size: u64, save: &str, set_frames: &str) -> String {
+        let (ptr, memory, position) = (self.ptr, &self.memory, self.position());
+        format!(
+            "(func {begin} (param $buffer {ptr})
+  (if (i32.ne (global.get {state}) (i32.const 1)) (then (unreachable)))
+  (if ({ptr}.gt_u ({ptr}.add {position} ({ptr}.const {size})) (global.get {limit})) (then {normal} (return)))
+  (local.set $buffer ({ptr}.sub {position} ({ptr}.const {globals})))
+  {save}
+  {step}
+  {set_frames}
+  ({ptr}.store {memory} offset={at} align=1 (global.get {buffer}) {position}))",
+            begin = self.id("unwind_begin"),
+            state = self.id("state"),
+            limit = self.id("limit"),
+            buffer = self.id("buffer"),
+            normal = self.set_state(abi::State::Normal),
+            step = self.move_position(size as i64),
+            globals = self.runtime.layout().globals(),
+            at = self.runtime.layout().position(),
+        )
+    }
+
+    /// In a side module: restores its globals from where the frames would start without them.
+    fn join_rewind(&self, size: u64, restore: &str) -> String {
+        let (ptr, frames) = (self.ptr, self.id("frames"));
+        format!(
+            "(func {begin} (param $buffer {ptr})
+  (if (i32.ne (global.get {state}) (i32.const 2)) (then (unreachable)))
+  (local.set $buffer ({ptr}.sub (global.get {frames}) ({ptr}.const {globals})))
+  {restore}
+  (global.set {frames} ({ptr}.add (global.get {frames}) ({ptr}.const {size}))))
+(func {raise}
+  (if ({ptr}.lt_u (global.get {reserve}) ({ptr}.const {own})) (then
+    (global.set {reserve} ({ptr}.const {own})))))",
+            begin = self.id("rewind_begin"),
+            state = self.id("state"),
+            globals = self.runtime.layout().globals(),
+            raise = self.id("raise_reserve"),
+            reserve = self.id("reserve"),
+            own = self.needs.reserve,
+        )
+    }
+
+    /// A function number as frames hold it.
+    fn in_frames(&self, number: &str) -> String {
+        match linking::base_global(self.runtime) {
+            Some(base) => format!("(i32.add {number} (global.get {}))", quoted(&base)),
+            None => number.into(),
+        }
+    }
+
+    /// What the next frame says its function is.
+    fn function_in_frame(&self) -> String {
+        let bytes = self.needs.layout.function_bytes;
+        let load = if bytes == 2 { "i32.load16_u" } else { "i32.load" };
+        let ptr = self.ptr;
+        format!("({load} {} align=1 ({ptr}.sub {} ({ptr}.const {bytes})))", self.memory, self.position())
+    }
+
+    fn check_frame(&mut self) {
+        let (ptr, state) = (self.ptr, self.id("state"));
+        let number = self.in_frames("(local.get $function)");
+        let checks = [
+            (Assertion::NotRewinding, format!("(i32.lt_u (global.get {state}) (i32.const 2))")),
+            (Assertion::NoFrame, format!("({ptr}.le_u {} (global.get {}))", self.position(), self.id("frames"))),
+            (Assertion::OtherFrame, format!("(i32.ne {} {number})", self.function_in_frame())),
+        ];
+        let checks: Vec<String> =
+            checks.iter().map(|(assertion, condition)| assertion.check(self.runtime, condition)).collect();
+        let name = quoted(&self.runtime.check_frame_helper());
+        self.line(&format!("(func {name} (param $function i32)\n  {})", checks.join("\n  ")));
+    }
+
+    /// Where functions of ours are in a table of the program's, its code can call them with a wrong index: then they trap,
+    /// as that call did before.
+    fn trap_below(&self, state: abi::State) -> String {
+        match &self.runtime.table {
+            ResumeTable::Table { name, .. } if !self.runtime.is_ours(name) => format!(
+                "(if (i32.lt_u (global.get {}) (i32.const {})) (then (unreachable)))\n  ",
+                self.id("state"),
+                state as u32
+            ),
+            _ => String::new(),
+        }
+    }
+
+    /// Pushing and popping site and function number.
+    fn headers(&mut self) {
+        let (ptr, memory) = (self.ptr, self.memory.clone());
+        let position = self.position();
+        let bytes = self.needs.layout.function_bytes;
+        let pop = self.id("pop_header");
+        let guard = self.trap_below(abi::State::Rewinding);
+        let (back, pop_function) = (self.move_position(-i64::from(bytes)), self.id("pop_function"));
+        self.line(&format!("(func {pop_function}\n  {guard}{back})"));
+        let back = self.move_position(-1 - i64::from(bytes));
+        let wide_back = self.move_position(-2);
+        self.line(&format!(
+            "(func {pop} (result i32) (local $site i32)
+  {guard}{back}
+  (local.set $site (i32.load8_u {memory} {position}))
+  (if (i32.eq (local.get $site) (i32.const {WIDE_SITE})) (then
+    {wide_back}
+    (local.set $site (i32.load16_u {memory} align=1 {position}))))
+  (local.get $site))"
+        ));
+        let number = self.function_in_frame();
+        let next = self.id("next_function");
+        match &self.runtime.table {
+            ResumeTable::Table { base, is64, .. } => {
+                let type_ = if *is64 { "i64" } else { "i32" };
+                let number = if *is64 { format!("(i64.extend_i32_u {number})") } else { number };
+                // A number out of a corrupted frame is no way back to the functions below.
+                let number = match bytes {
+                    4 if *base > 0 && !is64 => format!("(i32.and {number} (i32.const 0x7fffffff))"),
+                    _ => number,
+                };
+                let index = if *base == 0 { number } else { format!("({type_}.add {number} ({type_}.const {base}))") };
+                self.line(&format!("(func {next} (result {type_}) {index})"));
+            }
+            ResumeTable::Switch => self.line(&format!("(func {next} (result i32) {number})")),
+        }
+        let (again, finish) = (self.id("finish_again"), self.finish_frame("(i32.const 0)"));
+        self.line(&format!(
+            "(func {again} (param $site i32) (param $function i32) (result i32) (local $at {ptr})
+  {finish}
+  (i32.const 1))"
+        ));
+    }
+
+    /// Pushes `$site` and `$function`, and returns if the frame fits; else the module is aborting. `$at` is free for it.
+    fn finish_frame(&self, result: &str) -> String {
+        let (ptr, memory) = (self.ptr, &self.memory);
+        let bytes = self.needs.layout.function_bytes;
+        let store = if bytes == 2 { "i32.store16" } else { "i32.store" };
+        let not_unwinding = format!("(i32.ne (global.get {}) (i32.const 1))", self.id("state"));
+        let step = |bytes: u32| format!("({ptr}.add (local.get $at) ({ptr}.const {bytes}))");
+        format!(
+            "{still_rewinding}
+  (local.set $at (global.get {position}))
+  (if (i32.ne (local.get $site) (i32.const {NO_SITE})) (then
+    (if (i32.ge_u (local.get $site) (i32.const {WIDE_SITE})) (then
+      (i32.store16 {memory} align=1 (local.get $at) (local.get $site))
+      (local.set $at {wide})
+      (local.set $site (i32.const {WIDE_SITE}))))
+    (i32.store8 {memory} (local.get $at) (local.get $site))
+    (local.set $at {narrow})))
+  ({store} {memory} align=1 (local.get $at) {function})
+  (global.set {position} (local.tee $at {end}))
+  (if ({ptr}.le_u (local.get $at) (global.get {limit})) (then (return {result})))
+  {aborting}",
+            still_rewinding = Assertion::StillRewinding.check(self.runtime, &not_unwinding),
+            position = self.id("position"),
+            wide = step(2),
+            narrow = step(1),
+            function = self.in_frames("(local.get $function)"),
+            end = step(bytes),
+            limit = self.id("limit"),
+            aborting = self.set_state(abi::State::Aborting),
+        )
+    }
+
+    /// Looks a site's mask up. The segment can only be read through memory: through the first eight bytes of the
+    /// buffer, which are put back. Slots are pushed from the mask's highest bit on, and popped from its lowest on.
+    fn select_mask(&mut self) {
+        let memory = self.memory.clone();
+        let (pushed, popped) = (self.id("pushed_mask"), self.id("popped_mask"));
+        let mut name = quoted(&self.runtime.select_mask_helper());
+        if let (Some(function), ResumeTable::Table { name: table, base, is64 }) =
+            (self.runtime.mask_function_in_table(), &self.runtime.table)
+        {
+            let index = base + self.runtime.resume_names.len() as u64;
+            let index = format!("({}.const {index})", if *is64 { "i64" } else { "i32" });
+            self.line(&format!(
+                "(func {name} (param $site i32) (param $masks i32) (result i32)
+  (call_indirect {} (param i32 i32) (result i32) (local.get $site) (local.get $masks) {index}))",
+                quoted(table)
+            ));
+            name = quoted(&function);
+        }
+        let guard = match self.runtime.mask_function_in_table() {
+            Some(_) => self.trap_below(abi::State::Unwinding),
+            None => String::new(),
+        };
+        let segment = quoted(&self.runtime.mask_segment());
+        let buffer = format!("(global.get {})", self.id("buffer"));
+        self.line(&format!(
+            "(func {name} (param $site i32) (param $masks i32) (result i32)
+  (local $saved i64) (local $last_bit i32) (local $unused_bits i64)
+  {guard}
+  (local.set $saved (i64.load {memory} align=1 {buffer}))
+  (local.set $last_bit (i32.and (local.get $masks) (i32.const 63)))
+  (memory.init {memory} {segment} {buffer}
+    (i32.add (i32.shr_u (local.get $masks) (i32.const 6))
+      (i32.mul (local.get $site) (i32.add (i32.shr_u (local.get $last_bit) (i32.const 3)) (i32.const 1))))
+    (i32.const 8))
+  (global.set {pushed}
+    (i64.shl (i64.load {memory} align=1 {buffer})
+      (local.tee $unused_bits (i64.extend_i32_u (i32.sub (i32.const 63) (local.get $last_bit))))))
+  (global.set {popped} (i64.shr_u (global.get {pushed}) (local.get $unused_bits)))
+  (i64.store {memory} align=1 {buffer} (local.get $saved))
+  (local.get $site))",
+        ));
+    }
+
+    /// Stores values at the position and moves it. Masked: each only if the mask's highest bit is set, which is then
+    /// shifted out.
+    fn push(&mut self, type_: Type, masked: bool, count: usize) {
+        let (name, memory) = (quoted(&self.runtime.push_helper(type_, masked, count)), self.memory.clone());
+        let (ptr, position, mask) = (self.ptr, self.id("position"), self.id("pushed_mask"));
+        let (value_type, size) = (keyword(type_), slot_size(type_));
+        let stored = keyword(references::storage(type_));
+        // The payload of an exception is pushed by the call that encodes it.
+        let is_number = type_.is_numeric();
+        let mut text = format!("(func {name} (param $site i32)");
+        for i in 0..count {
+            text += &format!(" (param $v{i} {value_type})");
+        }
+        text += &format!(" (result i32) (local $at {ptr}) (local $code i32)\n");
+        if is_number {
+            text += &format!("  (local.set $at (global.get {position}))\n");
+        }
+        for i in 0..count {
+            let offset = if is_number && !masked { i as u32 * size } else { 0 };
+            let mut value = format!("(local.get $v{i})");
+            let mut store = String::new();
+            if !type_.is_numeric() {
+                let encode = self.id(&references::encode_helper(type_));
+                store = format!("(local.set $code (call {encode} {value}))");
+                value = "(local.get $code)".into();
+            }
+            let at = if is_number { "(local.get $at)".into() } else { self.position() };
+            store += &format!("({stored}.store {memory} offset={offset} align=1 {at} {value})");
+            if !is_number {
+                store += &self.move_position(i64::from(size));
+            } else if masked {
+                store += &format!("(local.set $at ({ptr}.add (local.get $at) ({ptr}.const {size})))");
+            }
+            if masked {
+                text += &format!(
+                    "  (if (i64.lt_s (global.get {mask}) (i64.const 0)) (then {store}))
+  (global.set {mask} (i64.shl (global.get {mask}) (i64.const 1)))\n"
+                );
+            } else {
+                text += &format!("  {store}\n");
+            }
+        }
+        if is_number {
+            let rest = if masked { 0 } else { u64::from(size) * count as u64 };
+            text += &format!("  (global.set {position} ({ptr}.add (local.get $at) ({ptr}.const {rest})))\n");
+        }
+        self.line(&format!("{text}  (local.get $site))"));
+    }
+
+    /// Moves the position back over a value and loads it. Masked: if the mask's lowest bit is set, which is then shifted
+    /// out.
+    fn pop(&mut self, type_: Type, masked: bool) {
+        let (name, memory) = (quoted(&self.runtime.pop_helper(type_, masked)), self.memory.clone());
+        let (position, mask) = (self.position(), self.id("popped_mask"));
+        let (value_type, stored) = (keyword(type_), keyword(references::storage(type_)));
+        let back = self.move_position(-i64::from(slot_size(type_)));
+        let test = format!(
+            "(local $held i32)
+  (local.set $held (i32.wrap_i64 (i64.and (global.get {mask}) (i64.const 1))))
+  (global.set {mask} (i64.shr_u (global.get {mask}) (i64.const 1)))
+  (if (i32.eqz (local.get $held)) (then (return {})))
+  ",
+            references::null_or_zero(type_)
+        );
+        let mut value = format!("({stored}.load {memory} align=1 {position})");
+        if !type_.is_numeric() {
+            value = format!("(call {} {value})", self.id(&references::decode_helper(type_)));
+        }
+        let test = if masked { test.as_str() } else { "" };
+        self.line(&format!("(func {name} (result {value_type})\n  {test}{back}\n  {value})"));
+    }
+
+    /// The end of an epilogue: pushes the header, and returns a default; or, when the frame did not fit, what the
+    /// resume function returns after the frames saved so far have been rewound.
+    fn finish(&mut self, results: Type) {
+        let name = quoted(&self.runtime.finish_helper(results));
+        let default: Vec<String> = results.components().into_iter().map(default_value).collect();
+        let default = default.join(" ");
+        let clause = result_clause(results);
+        let next_frame = self.call_next_frame(results);
+        let (ptr, finish) = (self.ptr, self.finish_frame(&default));
+        self.line(&format!(
+            "(func {name} (param $site i32) (param $function i32) {clause} (local $at {ptr})
+  {finish}
+  {next_frame})"
+        ));
+        if self.runtime.table == ResumeTable::Switch {
+            self.resume_switch(results);
+        }
+    }
+
+    fn call_next_frame(&self, results: Type) -> String {
+        match &self.runtime.table {
+            ResumeTable::Table { name, .. } => {
+                let clause = result_clause(results);
+                format!("(call_indirect {} {clause} (call {}))", quoted(name), self.id("next_function"))
+            }
+            ResumeTable::Switch => format!("(call {})", quoted(&self.runtime.resume_next_helper(results))),
+        }
+    }
+
+    /// Without a table: chooses among the resume functions with these results.
+    fn resume_switch(&mut self, results: Type) {
+        let name = quoted(&self.runtime.resume_next_helper(results));
+        let next = self.id("next_function");
+        let clause = result_clause(results);
+        let mut body = String::from("(br_table");
+        let fitting: Vec<usize> =
+            (0..self.needs.resumable.len()).filter(|&i| self.needs.resumable[i].1 == results).collect();
+        for (i, (_, r)) in self.needs.resumable.iter().enumerate() {
+            let label = if *r == results { format!(" $f{i}") } else { " $none".into() };
+            body += &label;
+        }
+        body += &format!(" $none (call {next}))");
+        let blocks: String = fitting.iter().rev().map(|i| format!("(block $f{i} ")).collect();
+        let calls: String =
+            fitting.iter().map(|&i| format!(")\n  (return (call {}))", quoted(&self.needs.resumable[i].0))).collect();
+        self.line(&format!("(func {name} {clause}\n  (block $none {blocks}{body}{calls})\n  (unreachable))"));
+    }
+}
+
+fn result_clause(results: Type) -> String {
+    let types: Vec<&str> = results.components().into_iter().map(keyword).collect();
+    if types.is_empty() { String::new() } else { format!("(result {})", types.join(" ")) }
+}
+
+pub(in crate::transform) fn default_value(type_: Type) -> String {
+    match type_ {
+        Type::V128 => "(v128.const i64x2 0 0)".into(),
+        _ => format!("({}.const 0)", keyword(type_)),
+    }
+}
