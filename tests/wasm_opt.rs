@@ -262,9 +262,9 @@ fn the_pass_runs_at_its_place_in_the_pipeline() {
     let scratch = Scratch::with("in.wat", wat);
     let verbose = "--pass-arg=fork-instrument-verbose";
     let after = scratch.run(&["in.wat", "-O2", "--fork-instrument", verbose, "-o", "out"]).succeeded();
-    assert_eq!(after.fork_path(), ["run calls fork"]);
+    assert_eq!(after.fork_path(), ["run calls kernel.kernel_fork"]);
     let before = scratch.run(&["in.wat", "--fork-instrument", "-O2", verbose, "-o", "out"]).succeeded();
-    assert_eq!(before.fork_path(), ["unused calls fork", "run calls fork"]);
+    assert_eq!(before.fork_path(), ["unused calls kernel.kernel_fork", "run calls kernel.kernel_fork"]);
 }
 
 #[test]
@@ -286,7 +286,7 @@ fn pass_arguments_are_taken_before_and_after_the_pass_and_repeatedly() {
         "--pass-arg=fork-instrument-verbose",
     ];
     let run = scratch.run(&[&ALL, &["in.wat", "-o", "out.wasm"], &arguments[..]].concat()).succeeded();
-    assert_eq!(run.fork_path(), ["run calls fork"]);
+    assert_eq!(run.fork_path(), ["run calls env.fork"]);
     assert_instrumented(&scratch.read("out.wasm"));
 }
 
