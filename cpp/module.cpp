@@ -349,6 +349,15 @@ Expression* make_offset(Module& module, const Table& table, uint64_t offset) {
 
 } // namespace
 
+void put_functions_first(Module& module, rust::Slice<const rust::String> functions) {
+  std::unordered_set<Name> first;
+  for (auto& name : functions) {
+    first.insert(Name(std::string(name)));
+  }
+  std::stable_partition(module.functions.begin(), module.functions.end(),
+                        [&](auto& func) { return first.count(func->name) > 0; });
+}
+
 void add_function_table(Module& module, rust::Str text, rust::Slice<const rust::String> functions) {
   auto name = as_name(text);
   auto table = Builder::makeTable(name, Type(HeapType::func, Nullable), functions.size(), functions.size());

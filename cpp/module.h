@@ -64,6 +64,9 @@ void add_resume_function(Module& module, const Function& like, rust::Str name);
 // Adds a defined function of the same type with a body of `unreachable`.
 void add_function_like(Module& module, const Function& like, rust::Str name);
 
+// Moves functions to the front, where their indices are short.
+void put_functions_first(Module& module, rust::Slice<const rust::String> functions);
+
 // Adds a function table and an active segment that fills it from its start.
 void add_function_table(Module& module, rust::Str name, rust::Slice<const rust::String> functions);
 // Appends functions to a defined function table; returns the index of the first.

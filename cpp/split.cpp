@@ -4,6 +4,7 @@
 #include "ir/element-utils.h"
 #include "ir/find_all.h"
 #include "ir/module-utils.h"
+#include "pass.h"
 #include "wasm-binary.h"
 #include "wasm-builder.h"
 #include "wasm-validator.h"
@@ -247,6 +248,12 @@ std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust
     next[side] = entry.index + 1;
   }
   first.removeFunctions([&](Function* func) { return moved.count(func->name); });
+
+  // Those that are called most get the shortest indices.
+  PassRunner runner(&second);
+  runner.setIsNested(true);
+  runner.add("reorder-functions");
+  runner.run();
   return result;
 }
 

@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 
 use crate::ir::{Hierarchy, Type};
-use crate::plan::{FunctionNumber, FunctionPlan, MaskEntry, Site, Slot};
+use crate::plan::{FunctionNumber, FunctionPlan, MaskEntry};
 
 /// Stands for the site in frames that hold none.
 pub const NO_SITE: i32 = -1;
@@ -29,11 +29,12 @@ pub const MASK_BITS: usize = 64;
 const MASK_READ: usize = 8;
 
 /// Lays out the table of masks, and tells functions and epilogues where in it theirs are. A function's masks say which
-/// slots of [`FunctionPlan::sometimes`] a frame holds, an epilogue's which of its masked slots: a bit for each, the last
-/// slot's the lowest, in the least number of bytes, by site. Empty when no function has such slots. `None` when the
-/// table is too large to be addressed.
+/// slots of [`FunctionPlan::sometimes`] a frame holds: a bit for each, the last slot's the lowest, in the least number of
+/// bytes, by site. Functions with equal masks share them. Empty when no function has such slots. `None` when the table is
+/// too large to be addressed.
 pub fn lay_out_masks(plans: &mut [FunctionPlan]) -> Option<Vec<u8>> {
     let mut table: Vec<u8> = Vec::new();
+    let mut offsets: HashMap<Vec<u8>, usize> = HashMap::new();
     // Of the functions that share a number the first has the resume function.
     let mut owners: HashMap<FunctionNumber, usize> = HashMap::new();
     for index in 0..plans.len() {
@@ -48,18 +49,15 @@ pub fn lay_out_masks(plans: &mut [FunctionPlan]) -> Option<Vec<u8>> {
             continue;
         }
         owners.insert(plan.number, index);
-        let entry = add_masks(&mut table, plan, plan.sometimes(), &plan.sites().collect::<Vec<_>>())?;
-        plan.masks = Some(entry);
-        let mut epilogues = std::mem::take(&mut plan.epilogues);
-        for epilogue in &mut epilogues {
-            let masked: Vec<Slot> = epilogue.slots.iter().filter(|s| s.1).map(|s| s.0).collect();
-            epilogue.masks = match masked.len() {
-                0 => None,
-                count if count == plan.sometimes().len() => Some(entry),
-                _ => Some(add_masks(&mut table, plan, &masked, &epilogue.sites)?),
-            };
+        let masks = masks_by_site(plan);
+        let offset = *offsets.entry(masks).or_insert_with_key(|masks| {
+            table.extend(masks);
+            table.len() - masks.len()
+        });
+        plan.masks = Some(MaskEntry::new(offset, plan.sometimes().len())?);
+        for epilogue in plan.epilogues.iter_mut().filter(|epilogue| epilogue.slots.iter().any(|slot| slot.1)) {
+            epilogue.masks = plan.masks;
         }
-        plan.epilogues = epilogues;
     }
     if !table.is_empty() {
         table.extend([0; MASK_READ]);
@@ -67,19 +65,10 @@ pub fn lay_out_masks(plans: &mut [FunctionPlan]) -> Option<Vec<u8>> {
     Some(table)
 }
 
-/// Adds masks for the sites, and for those between them.
-fn add_masks(table: &mut Vec<u8>, plan: &FunctionPlan, slots: &[Slot], sites: &[Site]) -> Option<MaskEntry> {
-    let bytes = slots.len().div_ceil(8);
-    let (first, last) = (sites[0], sites[sites.len() - 1]);
-    // The function's own masks come first, so the offset is not negative.
-    let entry = MaskEntry::new(table.len().checked_sub(first.0 as usize * bytes)?, slots.len())?;
-    for site in (first.0..=last.0).map(Site) {
-        let live = &plan.landing(site).live;
-        let held = |slot: &Slot| live.binary_search(&slot.local).is_ok();
-        let mask: u64 = slots.iter().rev().enumerate().filter(|(_, slot)| held(slot)).map(|(i, _)| 1 << i).sum();
-        table.extend(&mask.to_le_bytes()[..bytes]);
-    }
-    Some(entry)
+fn masks_by_site(plan: &FunctionPlan) -> Vec<u8> {
+    let count = plan.sometimes().len();
+    let mask = |site| plan.mask(site).reverse_bits() >> (u64::BITS as usize - count);
+    plan.sites().flat_map(|site| mask(site).to_le_bytes().into_iter().take(count.div_ceil(8))).collect()
 }
 
 /// Widths that hold for all frames of a module.

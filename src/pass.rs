@@ -104,6 +104,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
         let second = separate::separate(pass, module, &runtime, output::is_text())?;
         output::add(file.into(), second);
     }
+    put_busy_helpers_first(module, &runtime);
     Ok(())
 }
 
@@ -430,4 +431,17 @@ fn rewrite<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, plans: &[F
 fn clean_up<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime) -> Result<(), Error> {
     pass.run_on_functions(module, &runtime.resume_names, &["dce", "remove-unused-names", "reorder-locals"])
         .map_err(Error::Binaryen)
+}
+
+/// Calls of a helper that pay for its being among the first functions, which makes the indices of others longer.
+const BUSY: usize = 50;
+
+/// Helpers that are called from very many places get the shortest indices.
+fn put_busy_helpers_first(module: Module<'_>, runtime: &Runtime) {
+    let mut calls: BTreeMap<String, usize> = BTreeMap::new();
+    for call in module.calls().into_iter().filter(|c| c.kind == kind::CALL && runtime.is_ours(&c.target)) {
+        *calls.entry(call.target).or_default() += 1;
+    }
+    let busy: Vec<String> = calls.into_iter().filter(|&(_, count)| count >= BUSY).map(|(name, _)| name).collect();
+    module.put_functions_first(&busy);
 }

@@ -152,7 +152,7 @@ pub struct Landing {
 pub struct Epilogue {
     /// Ascending.
     pub sites: Vec<Site>,
-    /// In the order in which they are pushed; and whether the site's mask says if one is.
+    /// In the order in which they are pushed; and whether the site's mask says if one is: all or none of them.
     pub slots: Vec<(Slot, bool)>,
     /// The epilogue that goes on pushing, a later one; `None` at the end, where only what all frames hold is left.
     pub next: Option<usize>,
@@ -161,7 +161,7 @@ pub struct Epilogue {
 }
 
 /// Where some sites' masks are in the table of masks: bits 0 to 5 are the number of bits of a mask, less one; bits 6 to
-/// 31 the offset at which the mask of site 0 is or would be.
+/// 31 the offset of the mask of site 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct MaskEntry(pub u32);
 
@@ -273,7 +273,7 @@ impl FunctionPlan {
         &self.frame[self.frame.len() - self.always..]
     }
 
-    /// One epilogue for all sites, as resume functions have it: they are to be small.
+    /// One epilogue for all sites, which pushes by mask.
     pub fn common_epilogue(&self) -> Epilogue {
         let slots = self.sometimes().iter().map(|&slot| (slot, true)).collect();
         Epilogue { sites: self.sites().collect(), slots, masks: self.masks, next: None }

@@ -5,9 +5,8 @@
 //! the same: it is spilled around calls and carried around loops. That, not the test, is most of what instrumentation
 //! costs in time.
 //!
-//! So a site that is worth it leaves for an epilogue that reads exactly what its frame holds. Epilogues go on in each
-//! other: slots are pushed in the order of the frame, those that most sites need last, so that the frames of two sites
-//! often end alike.
+//! So in a function that is worth it, each site leaves for an epilogue that reads exactly what its frame holds. Epilogues
+//! go on in each other: slots are pushed in the order of the frame, so that the frames of two sites often end alike.
 //!
 //! ```text
 //! site  frame          epilogues
@@ -16,7 +15,8 @@
 //! 2     $c, $d         2: push $c, $d
 //! ```
 //!
-//! The other sites share one epilogue, which pushes by the site's mask.
+//! In other functions all sites share one epilogue, which pushes by the site's mask. Nothing in between: a local that
+//! some epilogues read long after it is dead is no longer one value in one place for an engine's register allocator.
 
 use crate::analysis::regions::{Row, Tree};
 use crate::ir::Kind;
@@ -27,7 +27,7 @@ const LOOP_WEIGHT: f64 = 4.0;
 /// Loops counted, at most.
 const MAX_DEPTH: i32 = 3;
 /// Bytes that it is worth not to keep one dead value up to a test outside of loops.
-const BYTES_PER_KEPT_VALUE: f64 = 0.14;
+const BYTES_PER_KEPT_VALUE: f64 = 0.09;
 /// Bytes of an epilogue besides those of its slots: a block, the call of a push helper, a branch.
 const EPILOGUE_BYTES: f64 = 9.0;
 /// Bytes of a slot in an epilogue.
@@ -50,30 +50,23 @@ struct Paths {
 /// Fills in the epilogues, and which of them each landing's test leaves for. The frame must be laid out.
 pub fn share(plan: &mut FunctionPlan, tree: &Tree) {
     let mut paths = Paths { nodes: vec![Node { slot: u32::MAX, parent: 0, children: Vec::new(), sites: Vec::new() }] };
-    let mut rest: Vec<Site> = Vec::new();
-    let all = plan.sometimes().len() as u32;
-    let mut sites: Vec<(Site, f64)> = plan.sites().map(|site| (site, weight(tree, site))).collect();
-    sites.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    for (site, weight) in sites {
+    let slots = plan.sometimes().len() as u32;
+    // Dead values that one epilogue for all would keep, and what epilogues for each are larger than it.
+    let mut kept = 0.0;
+    let mut bytes = -EPILOGUE_BYTES - SLOT_BYTES * f64::from(slots);
+    for site in plan.sites() {
         let mask = plan.mask(site);
-        let dead = f64::from(all - mask.count_ones());
-        if BYTES_PER_KEPT_VALUE * weight * dead >= paths.bytes_to_add(mask) {
-            paths.add(mask, site);
-        } else {
-            rest.push(site);
-        }
+        kept += weight(tree, site) * f64::from(slots - mask.count_ones());
+        bytes += paths.bytes_to_add(mask);
+        paths.add(mask, site);
     }
-    let mut epilogues = Vec::new();
-    if let Some(common) = common_epilogue(plan, rest) {
-        epilogues.push(common);
-    }
-    paths.collect(plan, &mut epilogues);
-    for (index, epilogue) in epilogues.iter().enumerate() {
+    let is_worth_it = kept * BYTES_PER_KEPT_VALUE >= bytes;
+    plan.epilogues = if is_worth_it { paths.into_epilogues(plan) } else { vec![plan.common_epilogue()] };
+    for (index, epilogue) in plan.epilogues.iter().enumerate() {
         for site in &epilogue.sites {
             plan.landings[site.0 as usize].epilogue = index;
         }
     }
-    plan.epilogues = epilogues;
 }
 
 /// How often a landing's test is assumed to run.
@@ -85,16 +78,6 @@ fn weight(tree: &Tree, site: Site) -> f64 {
         row = tree.parent(current);
     }
     LOOP_WEIGHT.powi(depth.min(MAX_DEPTH))
-}
-
-/// The epilogue of sites that have none of their own. It goes on at the end of all frames, the last epilogue.
-fn common_epilogue(plan: &FunctionPlan, mut sites: Vec<Site>) -> Option<Epilogue> {
-    sites.sort_unstable();
-    let first = plan.mask(*sites.first()?);
-    let union = sites.iter().fold(0, |union, &site| union | plan.mask(site));
-    let masked = sites.iter().any(|&site| plan.mask(site) != first);
-    let slots = plan.sometimes().iter().enumerate().filter(|(i, _)| union >> i & 1 == 1);
-    Some(Epilogue { sites, slots: slots.map(|(_, &slot)| (slot, masked)).collect(), masks: None, next: None })
 }
 
 impl Paths {
@@ -134,7 +117,8 @@ impl Paths {
     }
 
     /// Lists the epilogues, each before the one that it goes on in.
-    fn collect(mut self, plan: &FunctionPlan, epilogues: &mut Vec<Epilogue>) {
+    fn into_epilogues(mut self, plan: &FunctionPlan) -> Vec<Epilogue> {
+        let mut epilogues: Vec<Epilogue> = Vec::new();
         // In this order a node comes after all nodes that go on in it, and right after the last of these.
         let mut order = Vec::new();
         let mut stack = vec![0];
@@ -143,7 +127,6 @@ impl Paths {
             stack.extend(&self.nodes[node].children);
         }
         order.reverse();
-        let first = epilogues.len();
         let mut index = vec![usize::MAX; self.nodes.len()];
         for &node in &order {
             let is_single = self.nodes[node].children.len() == 1 && self.nodes[node].sites.is_empty();
@@ -167,7 +150,6 @@ impl Paths {
                 epilogues[index[node]].next = Some(index[parent]);
             }
         }
-        let end = epilogues.len() - 1;
-        epilogues[..first].iter_mut().for_each(|common| common.next = Some(end));
+        epilogues
     }
 }

@@ -7,6 +7,7 @@ pub mod legacy;
 pub mod references;
 pub mod regions;
 pub mod rematerialize;
+pub mod slot_order;
 pub mod state;
 pub mod state_tests;
 
@@ -32,6 +33,7 @@ pub fn plan_function<'m>(
     references::settle(&mut plan, &tree, module, function, rules)?;
     state_tests::place_tests(&mut plan, &tree, module);
     frames::lay_out(&mut plan, kind);
+    slot_order::improve(&mut plan);
     epilogues::share(&mut plan, &tree);
     Ok(plan)
 }

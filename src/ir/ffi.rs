@@ -267,6 +267,7 @@ pub mod bridge {
         fn replace_references(module: Pin<&mut Module>, function: &str, replacement: &str);
         fn add_resume_function(module: Pin<&mut Module>, like: &Function, name: &str);
         fn add_function_like(module: Pin<&mut Module>, like: &Function, name: &str);
+        fn put_functions_first(module: Pin<&mut Module>, functions: &[String]);
         fn add_function_table(module: Pin<&mut Module>, name: &str, functions: &[String]);
         fn extend_function_table(module: Pin<&mut Module>, name: &str, functions: &[String]) -> u64;
         fn add_passive_data(module: Pin<&mut Module>, name: &str, data: &[u8]);

@@ -167,6 +167,11 @@ impl<'m> Module<'m> {
         bridge::add_passive_data(self.pin(), name, data);
     }
 
+    /// Moves functions to the front, where their indices are short.
+    pub fn put_functions_first(self, functions: &[String]) {
+        bridge::put_functions_first(self.pin(), functions);
+    }
+
     /// Adds a table and fills it with functions.
     pub fn add_function_table(self, name: &str, functions: &[String]) {
         bridge::add_function_table(self.pin(), name, functions);
