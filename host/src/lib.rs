@@ -18,9 +18,11 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod carry;
 pub mod descriptors;
 pub mod engine;
 pub mod errno;
+mod expose;
 pub mod pipe;
 pub mod process;
 pub mod protocol;

@@ -20,6 +20,9 @@ use wasmtime::{
 /// Module name of everything that a second module with the resume functions imports.
 pub const RESUME_MODULE: &str = "wpk_fork";
 
+/// The export that is the memory for the frames, in modules that have an own one for them.
+pub const FRAME_MEMORY: &str = "wpk_fork_memory";
+
 /// How the name of the table begins that a module shares with the one that has its resume functions.
 const RESUME_TABLE: &str = "wpk_fork_table_";
 
@@ -174,9 +177,25 @@ impl ForkExports {
     }
 }
 
+/// Whether a table with this export holds resume functions: it is as it must be in any instance.
+pub fn is_resume_table(export: &str) -> bool {
+    export.starts_with(RESUME_TABLE)
+}
+
 /// Whether the resume functions are in a module of their own.
 pub fn needs_resume_module(module: &Module) -> bool {
-    module.exports().any(|export| export.name().starts_with(RESUME_TABLE))
+    module.exports().any(|export| is_resume_table(export.name()))
+}
+
+/// Whether there is anything but memories and numbers to give to a child.
+pub fn has_references(module: &Module) -> bool {
+    let is_reference = |ty: ExternType| match ty {
+        ExternType::Table(_) => true,
+        ExternType::Global(ty) => ty.content().is_ref(),
+        _ => false,
+    };
+    let mut exports = module.exports().filter(|export| !is_resume_table(export.name()));
+    module.imports().any(|import| is_reference(import.ty())) || exports.any(|export| is_reference(export.ty()))
 }
 
 /// Instantiates the module with the resume functions next to the instance that they belong to. All it imports

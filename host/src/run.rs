@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 use wasmtime::{Engine, ExternType, Module, Result, bail, error::Context as _, format_err};
 
 use crate::engine::{Settings, engine};
+use crate::expose;
 use crate::process::{INIT, Pid, ProcessTable, Status};
 use crate::protocol;
 use crate::wasi;
@@ -57,6 +58,10 @@ struct Kernel {
     wide: bool,
     /// The name of the export that is the program's memory.
     memory: String,
+    /// The same of the memory that the frames go to, and whether its pointers have 64 bits.
+    frames: (String, bool),
+    /// Children get what tables hold; all functions and tags are exported for it.
+    carries: bool,
 }
 
 impl Kernel {
@@ -69,7 +74,10 @@ impl Kernel {
                 }
                 return Ok(None);
             };
-            let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let mut bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            if self.carries {
+                bytes = expose::functions_and_tags(&bytes)?;
+            }
             Module::new(&self.engine, bytes).with_context(|| format!("cannot compile {}", path.display())).map(Some)
         };
         let module = self.resume.get_or_init(|| load().map_err(|error| format!("{error:?}")));
@@ -83,10 +91,17 @@ impl Kernel {
 pub fn run(wasm: &[u8], options: Options) -> Result<Status> {
     let settings = Settings { optimize: options.optimize, fuel: false, epochs: false, stack: options.stack };
     let engine = engine(settings)?;
-    let module = Module::new(&engine, wasm)?;
+    let mut module = Module::new(&engine, wasm)?;
+    let carries = protocol::has_references(&module);
+    if carries {
+        module = Module::new(&engine, expose::functions_and_tags(wasm)?)?;
+    }
     let Some((memory, wide)) = protocol::choose_memory(&module, "memory") else {
         bail!("the program exports no memory");
     };
+    let frames =
+        protocol::choose_memory(&module, protocol::FRAME_MEMORY).filter(|(name, _)| name == protocol::FRAME_MEMORY);
+    let frames = frames.unwrap_or_else(|| (memory.clone(), wide));
     if !matches!(module.get_export("_start"), Some(ExternType::Func(_))) {
         bail!("the program exports no function _start");
     }
@@ -96,7 +111,8 @@ pub fn run(wasm: &[u8], options: Options) -> Result<Status> {
     wasi.args = options.args.clone();
     wasi.env = options.env.clone();
     let table = ProcessTable::default();
-    let kernel = Arc::new(Kernel { engine, module, resume: OnceLock::new(), table, options, wide, memory });
+    let resume = OnceLock::new();
+    let kernel = Arc::new(Kernel { engine, module, resume, table, options, wide, memory, frames, carries });
 
     let pid: Pid = kernel.table.spawn(INIT);
     let first = process::Process::first(kernel.clone(), pid, wasi)?;

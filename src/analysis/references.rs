@@ -2,6 +2,7 @@
 //!
 //! Memory cannot hold a reference. In order of preference, at each landing:
 //!
+//! - it is null, by its type;
 //! - it is made again: all values that reach the landing come from the same expression, one that gives the same
 //!   reference in any instance ([`Rebuild`]). A number in it (the index of a `table.get`) is kept in a new local where
 //!   the expression is evaluated, and the frame holds that local:
@@ -120,6 +121,10 @@ impl<'m> Settler<'_, 'm> {
             if !type_.has_reference() {
                 continue;
             }
+            if type_.is_null() {
+                self.plan_rebuild(site, local, None, None);
+                continue;
+            }
             if let Some(sources) = self.sources(site, local)
                 && self.rebuild(site, local, &sources)
             {
@@ -214,19 +219,23 @@ impl<'m> Settler<'_, 'm> {
         }
         // The null of a local that was never set has no row.
         let source = self.rows.get(&first.address()).map(|row| row.0);
+        self.plan_rebuild(site, local, source, kept);
+        true
+    }
+
+    /// Takes the local out of the landing's frame, and what it is made of into it. Without a `source` it is null.
+    fn plan_rebuild(&mut self, site: Site, local: LocalIndex, source: Option<u32>, capture: Option<LocalIndex>) {
         let landing = &mut self.plan.landings[site.0 as usize];
         landing.live.retain(|&l| l != local);
-        if let Some(capture) = kept
+        if let Some(capture) = capture
             && let Err(place) = landing.live.binary_search(&capture)
         {
             landing.live.insert(place, capture);
         }
-        let capture = kept;
         match self.plan.rebuilds.iter_mut().find(|r| (r.local, r.row, r.capture) == (local, source, capture)) {
             Some(rebuild) => rebuild.sites.push(site),
             None => self.plan.rebuilds.push(Rebuild { local, row: source, capture, sites: vec![site] }),
         }
-        true
     }
 
     fn refusal(&self, site: Site, local: LocalIndex) -> Refusal<'m> {

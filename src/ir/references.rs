@@ -87,6 +87,16 @@ impl Type {
         if self.is_numeric() { self } else { Type(bridge::nullable_type(self.0)) }
     }
 
+    /// Whether null is its one value.
+    pub fn is_null(self) -> bool {
+        // SAFETY: these read interned types; the heap type is asked of a reference.
+        unsafe {
+            !self.is_numeric()
+                && super::c::BinaryenTypeIsNullable(self.0)
+                && super::c::BinaryenHeapTypeIsBottom(super::c::BinaryenTypeGetHeapType(self.0))
+        }
+    }
+
     /// Whether it or a component is a reference.
     pub fn has_reference(self) -> bool {
         !self.is_numeric() && self.components().iter().any(|t| !t.is_numeric())

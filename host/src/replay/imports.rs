@@ -36,7 +36,7 @@ pub(super) struct Spec {
     pub reserve: u64,
     pub buffer_at: Option<u64>,
     pub on_abort: OnAbort,
-    /// Fresh instances are in the same store, for references to be carried over.
+    /// References are carried over to fresh instances.
     pub carry: bool,
     pub limit: super::Limit,
     pub strict: bool,
@@ -131,6 +131,8 @@ pub(super) struct World {
     /// Memories and globals to compare in strict runs.
     pub observed: super::machine::Observed,
     pub resumable: bool,
+    /// The resume functions, if they are in a module of their own.
+    pub resume_instance: Option<Instance>,
     /// The start function runs in an instance that is not the first: it hears what it heard then.
     pub start_answers: Option<std::vec::IntoIter<Vec<Value>>>,
 }
@@ -146,6 +148,7 @@ impl World {
             memory: None,
             observed: super::machine::Observed::default(),
             resumable: false,
+            resume_instance: None,
             start_answers: None,
         }
     }
@@ -455,7 +458,8 @@ pub(super) fn prepare_resume(mut store: impl AsContextMut<Data = World>) -> Resu
         return Ok(());
     }
     if let (Some(module), Some(instance)) = (store.data().spec.resume.clone(), store.data().instance) {
-        link_resume(&mut store, &instance, &module)?;
+        let resume = link_resume(&mut store, &instance, &module)?;
+        store.data_mut().resume_instance = Some(resume);
     }
     store.data_mut().resumable = true;
     Ok(())

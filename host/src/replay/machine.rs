@@ -11,11 +11,11 @@ use wasmtime::{
 
 use super::answers;
 use super::cache::TICK;
-use super::carry::Carrier;
 use super::imports::{Area, GUARD, Journal, Spec, World, prepare_resume};
 use super::value::Value;
 use super::{Limit, imports};
-use crate::protocol::{Buffer, ForkExports, copy_memory, grow_bytes};
+use crate::carry::Carrier;
+use crate::protocol::{Buffer, ForkExports, copy_memory, grow_bytes, is_resume_table};
 use crate::wasi;
 
 /// Memories and globals that can be observed from outside, by name.
@@ -36,17 +36,6 @@ pub(super) struct Machine {
     deadline: Option<Instant>,
 }
 
-/// An instance that was forked.
-pub(super) enum Parent {
-    Store(Box<Machine>),
-    SameStore(Box<World>, Instance),
-}
-
-/// Whether a table with this export holds resume functions: it is as it must be in any instance.
-pub(super) fn is_resume_table(export: &str) -> bool {
-    export.starts_with("wpk_fork_table_")
-}
-
 /// A start function that failed, as the store of its instance.
 pub(super) struct FailedStart {
     pub store: Store<World>,
@@ -65,7 +54,7 @@ impl Machine {
         if let Limit::Fuel(fuel) = spec.limit {
             store.set_fuel(fuel)?;
         }
-        let (observed, imports) = make_imports(&mut store, None)?;
+        let (observed, imports) = make_imports(&mut store, &[])?;
         let instance = match Instance::new(&mut store, &spec.module, &imports) {
             Ok(instance) => instance,
             Err(error) => return Ok(Err(Box::new(FailedStart { store, error }))),
@@ -76,13 +65,8 @@ impl Machine {
         Ok(Ok(machine))
     }
 
-    /// Puts a fresh instance with the same memories in the place of this one, ready to rewind. What was there comes back
-    /// by [`become_again`](Self::become_again).
-    pub fn fork(&mut self) -> Result<Parent> {
-        if self.store.data().spec.carry { self.fork_within_the_store() } else { self.fork_into_a_store() }
-    }
-
-    fn fork_into_a_store(&mut self) -> Result<Parent> {
+    /// Puts a fresh instance with the same memories in the place of this one, ready to rewind. What was there is returned.
+    pub fn fork(&mut self) -> Result<Machine> {
         let mut store = new_store(self.store.data().of_a_child(), self.deadline)?;
         if let Limit::Fuel(_) = store.data().spec.limit {
             store.set_fuel(self.store.get_fuel()?)?;
@@ -99,65 +83,36 @@ impl Machine {
         for ((_, from), (_, to)) in parent.memories.iter().zip(&observed.memories) {
             copy_memory(*from, &self.store, *to, &mut child.store)?;
         }
-        for (from, to) in parent.tables.iter().zip(&observed.tables) {
-            let missing = from.size(&self.store).saturating_sub(to.size(&child.store));
-            let element = to.ty(&child.store).element().clone();
-            if missing > 0 && element.is_nullable() {
-                to.grow(&mut child.store, missing, Ref::null(element.heap_type()))?;
-            }
-        }
         prepare_resume(&mut child.store)?;
-        Ok(Parent::Store(Box::new(std::mem::replace(self, child))))
+        if child.store.data().spec.carry {
+            self.carry_references(&mut child, &parent, &observed)?;
+        } else {
+            grow_tables(self, &mut child, &parent, &observed)?;
+        }
+        Ok(std::mem::replace(self, child))
     }
 
-    fn fork_within_the_store(&mut self) -> Result<Parent> {
-        let (spec, from) = (self.store.data().spec.clone(), self.instance);
-        let parent = self.store.data().observed.clone();
-        let world = self.store.data().of_a_child();
-        let world = std::mem::replace(self.store.data_mut(), world);
-        let values = parent.imported_globals.iter().map(|global| Some(global.get(&mut self.store)));
-        let values: Vec<Option<Val>> = values.collect();
-        let (observed, imports) = make_imports(&mut self.store, Some(&values))?;
-        self.instance = Instance::new(&mut self.store, &spec.module, &imports).context("a fresh instance")?;
-        self.settle(observed)?;
-        prepare_resume(&mut self.store)?;
-        let observed = self.store.data().observed.clone();
-        let store = &mut self.store;
-        for ((_, from), (_, to)) in parent.memories.iter().zip(&observed.memories) {
-            let image = from.data(&*store).to_vec();
-            let missing = (image.len() - to.data_size(&*store)) as u64 / to.page_size(&*store);
-            to.grow(&mut *store, missing).context("cannot grow the memory of a fresh instance")?;
-            to.data_mut(&mut *store).copy_from_slice(&image);
-        }
-        let mut carrier = Carrier::new(&mut *store, &spec.module, from, self.instance);
+    fn carry_references(&mut self, child: &mut Machine, parent: &Observed, observed: &Observed) -> Result<()> {
+        let mut instances = vec![(self.instance, child.instance)];
+        instances.extend(self.store.data().resume_instance.zip(child.store.data().resume_instance));
+        let mut carrier = Carrier::new(&mut self.store, &mut child.store, &instances);
         for (from, to) in parent.tables.iter().zip(&observed.tables) {
-            carrier.copy_table(&mut *store, *from, *to)?;
+            carrier.copy_table(*from, *to)?;
         }
         for (from, to) in parent.imported_globals.iter().zip(&observed.imported_globals) {
-            carrier.copy_global(&mut *store, *from, *to)?;
+            carrier.copy_global(*from, *to)?;
         }
-        Ok(Parent::SameStore(Box::new(world), from))
+        Ok(())
     }
 
     /// A further instance.
     fn start(mut store: Store<World>, values: &[Option<Val>], deadline: Option<Instant>) -> Result<Self> {
         let spec = store.data().spec.clone();
-        let (observed, imports) = make_imports(&mut store, Some(values))?;
+        let (observed, imports) = make_imports(&mut store, values)?;
         let instance = Instance::new(&mut store, &spec.module, &imports).context("a fresh instance")?;
         let mut machine = Self { store, instance, deadline };
         machine.settle(observed)?;
         Ok(machine)
-    }
-
-    /// Goes back to the instance that was forked.
-    pub fn become_again(&mut self, parent: Parent) {
-        match parent {
-            Parent::Store(machine) => *self = *machine,
-            Parent::SameStore(world, instance) => {
-                *self.store.data_mut() = *world;
-                self.instance = instance;
-            }
-        }
     }
 
     /// Notes what the instance exports.
@@ -209,6 +164,18 @@ impl Machine {
     }
 }
 
+/// The child's tables get the sizes of the parent's.
+fn grow_tables(from: &Machine, to: &mut Machine, parent: &Observed, observed: &Observed) -> Result<()> {
+    for (theirs, ours) in parent.tables.iter().zip(&observed.tables) {
+        let missing = theirs.size(&from.store).saturating_sub(ours.size(&to.store));
+        let element = ours.ty(&to.store).element().clone();
+        if missing > 0 && element.is_nullable() {
+            ours.grow(&mut to.store, missing, Ref::null(element.heap_type()))?;
+        }
+    }
+    Ok(())
+}
+
 fn new_store(world: World, deadline: Option<Instant>) -> Result<Store<World>> {
     let engine = world.spec.engine.clone();
     let mut store = Store::new(&engine, world);
@@ -221,7 +188,7 @@ fn new_store(world: World, deadline: Option<Instant>) -> Result<Store<World>> {
 }
 
 /// Everything the module imports, in order. `values` are those of the imported globals in the parent.
-fn make_imports(store: &mut Store<World>, values: Option<&[Option<Val>]>) -> Result<(Observed, Vec<Extern>)> {
+fn make_imports(store: &mut Store<World>, values: &[Option<Val>]) -> Result<(Observed, Vec<Extern>)> {
     let module = store.data().spec.module.clone();
     let mut observed = Observed::default();
     let mut imports = Vec::new();
@@ -245,8 +212,7 @@ fn make_imports(store: &mut Store<World>, values: Option<&[Option<Val>]>) -> Res
                 table.into()
             }
             ExternType::Global(ty) => {
-                let inherited =
-                    values.and_then(|values| values.get(observed.imported_globals.len()).cloned().flatten());
+                let inherited = values.get(observed.imported_globals.len()).cloned().flatten();
                 let value = match (inherited, ty.mutability()) {
                     (Some(value), _) => value,
                     // It may be the base of segments.

@@ -29,8 +29,6 @@
 
 mod answers;
 mod cache;
-mod carry;
-mod expose;
 mod imports;
 mod machine;
 mod outcome;
@@ -149,9 +147,7 @@ pub struct Replay<'a> {
     /// What to do when frames do not fit.
     pub on_abort: OnAbort,
     /// Give the child what the parent's tables and imported globals of references hold: its own functions for the
-    /// parent's, copies of structs and arrays. References do not leave a store, so all instances are in one, and stay
-    /// there to the end: for modules without such tables and globals this changes nothing, and for others it is for
-    /// runs with few forks.
+    /// parent's, copies of structs and arrays. For modules without such tables and globals this changes nothing.
     pub carry: bool,
     /// When to stop.
     pub limit: Limit,

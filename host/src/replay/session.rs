@@ -9,12 +9,13 @@ use wasmtime::{
 
 use super::cache::{STACK, compile, shared_engine};
 use super::imports::{Action, Exit, Spec, World, check_guard};
-use super::machine::{Machine, globals, holes, is_resume_table};
+use super::machine::{Machine, globals, holes};
 use super::outcome::{End, MemoryImage, Outcome};
 use super::value::Value;
-use super::{Limit, Replay, expose};
+use super::{Limit, Replay};
 use crate::engine::HOST_STACK;
-use crate::protocol::{ForkState, is_instrumented};
+use crate::expose;
+use crate::protocol::{ForkState, has_references, is_instrumented};
 use crate::wasi::{self, Source, Stdio};
 
 /// Makes the run on a thread with a stack that is large enough.
@@ -42,9 +43,13 @@ fn prepare(replay: &Replay<'_>) -> Result<Spec> {
     let mut module = compile(&engine, replay.wasm).context("cannot compile the module")?;
     let carry = replay.carry && has_references(&module);
     if carry {
-        module = compile(&engine, &expose::functions(replay.wasm)?).context("cannot compile the module")?;
+        let exposed = expose::functions_and_tags(replay.wasm)?;
+        module = compile(&engine, &exposed).context("cannot compile the module")?;
     }
-    let resume = replay.resume.map(|wasm| compile(&engine, wasm).context("cannot compile the resume module"));
+    let resume = replay.resume.map(|wasm| {
+        let exposed = if carry { expose::functions_and_tags(wasm)? } else { wasm.to_vec() };
+        compile(&engine, &exposed).context("cannot compile the resume module")
+    });
     let is_func = |name: &&str| matches!(module.get_export(name), Some(ExternType::Func(_)));
     let root = match &replay.export {
         Some(name) => Some(name.as_str()).filter(is_func),
@@ -82,17 +87,6 @@ fn prepare(replay: &Replay<'_>) -> Result<Spec> {
         trace_limit: replay.trace_limit,
         module,
     })
-}
-
-/// Whether there is anything but memories and numbers to give to a child.
-fn has_references(module: &Module) -> bool {
-    let is_reference = |ty: ExternType| match ty {
-        ExternType::Table(_) => true,
-        ExternType::Global(ty) => ty.content().is_ref(),
-        _ => false,
-    };
-    let mut exports = module.exports().filter(|export| !is_resume_table(export.name()));
-    module.imports().any(|import| is_reference(import.ty())) || exports.any(|export| is_reference(export.ty()))
 }
 
 /// The memory for the buffer: its name, and whether its pointers have 64 bits.
@@ -142,7 +136,7 @@ fn drive(machine: &mut Machine) -> Result<Outcome> {
                 let parent = machine.fork()?;
                 begin_rewind(machine)?;
                 second = Some(Box::new(drive(machine)?));
-                machine.become_again(parent);
+                *machine = parent;
             }
         }
         if spec.instrumented {

@@ -129,11 +129,21 @@ fn answer(caller: &mut Caller<'_, Data>, import: Import, args: &[u64]) -> Result
 /// an instance without any exports.
 pub(super) fn memory(caller: &mut Caller<'_, Data>) -> Result<Memory> {
     let name = caller.data().kernel.memory.clone();
+    exported_memory(caller, &name)
+}
+
+/// The memory that the frames go to.
+pub(super) fn frame_memory(caller: &mut Caller<'_, Data>) -> Result<Memory> {
+    let name = caller.data().kernel.frames.0.clone();
+    exported_memory(caller, &name)
+}
+
+fn exported_memory(caller: &mut Caller<'_, Data>, name: &str) -> Result<Memory> {
     let found = match caller.data().instance {
-        Some(instance) => instance.get_export(&mut *caller, &name),
-        None => caller.get_export(&name),
+        Some(instance) => instance.get_export(&mut *caller, name),
+        None => caller.get_export(name),
     };
-    found.and_then(Extern::into_memory).ok_or_else(|| format_err!("the program's memory {name:?} is not there"))
+    found.and_then(Extern::into_memory).ok_or_else(|| format_err!("the memory {name:?} is not there"))
 }
 
 fn outcome(result: Result<i32, Errno>) -> Result<i32> {

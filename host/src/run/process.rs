@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use wasmtime::{
-    AsContextMut, Caller, Error, Instance, Memory, Result, Store, Trap, bail, error::Context as _, format_err,
+    AsContextMut, Caller, Error, Extern, Instance, Memory, Result, Store, Table, Trap, bail, error::Context as _,
+    format_err,
 };
 
 use super::Kernel;
-use super::kernel::{imports, memory};
+use super::kernel::{frame_memory, imports};
+use crate::carry::Carrier;
 use crate::engine::HOST_STACK;
 use crate::errno::Errno;
 use crate::process::{Pid, Status};
@@ -36,6 +38,8 @@ pub(super) struct Data {
     exports: Option<ForkExports>,
     /// Whether the resume functions are there.
     resumable: bool,
+    /// These, if they are in a module of their own.
+    resume: Option<Instance>,
     buffer: Option<Buffer>,
     /// Times that the buffer grew for the fork under way.
     attempts: u32,
@@ -72,7 +76,9 @@ impl std::error::Error for Ending {}
 pub(super) struct Process {
     store: Store<Data>,
     instance: Instance,
-    memory: Memory,
+    /// What a child gets, in the order of the exports.
+    memories: Vec<Memory>,
+    tables: Vec<Table>,
 }
 
 impl Process {
@@ -88,6 +94,7 @@ impl Process {
             instance: None,
             exports: None,
             resumable: false,
+            resume: None,
             buffer: None,
             attempts: 0,
             forked: 0,
@@ -98,14 +105,24 @@ impl Process {
         let mut store = Store::new(&kernel.engine, data);
         let imports = imports(&mut store)?;
         let instance = Instance::new(&mut store, &kernel.module, &imports)?;
-        let memory = instance.get_memory(&mut store, &kernel.memory);
-        let memory = memory.ok_or_else(|| format_err!("the memory is shared, which this host does not support"))?;
+        if instance.get_memory(&mut store, &kernel.memory).is_none() {
+            bail!("the memory is shared, which this host does not support");
+        }
+        let names: Vec<String> = instance.exports(&mut store).map(|export| export.name().to_owned()).collect();
+        let (mut memories, mut tables) = (Vec::new(), Vec::new());
+        for name in names {
+            match instance.get_export(&mut store, &name) {
+                Some(Extern::Memory(memory)) => memories.push(memory),
+                Some(Extern::Table(table)) if !protocol::is_resume_table(&name) => tables.push(table),
+                _ => {}
+            }
+        }
         if protocol::is_instrumented(&kernel.module) {
             store.data_mut().exports = Some(ForkExports::find(&mut store, &instance)?);
         }
         store.data_mut().instance = Some(instance);
         store.data_mut().start_answers = Vec::new().into_iter();
-        Ok(Self { store, instance, memory })
+        Ok(Self { store, instance, memories, tables })
     }
 
     /// Runs the process on a thread of its own.
@@ -164,8 +181,18 @@ impl Process {
         let (wasi, start_log) = (self.store.data().wasi.clone(), self.store.data().start_log.clone());
         // The pid comes last, so that there is nothing to undo if the child cannot be made.
         let mut child = Self::instantiate(kernel.clone(), 0, wasi, start_log)?;
-        copy_memory(self.memory, &self.store, child.memory, &mut child.store)?;
+        for (from, to) in self.memories.iter().zip(&child.memories) {
+            copy_memory(*from, &self.store, *to, &mut child.store)?;
+        }
         prepare_resume(&mut child.store)?;
+        if kernel.carries {
+            let mut instances = vec![(self.instance, child.instance)];
+            instances.extend(self.store.data().resume.zip(child.store.data().resume));
+            let mut carrier = Carrier::new(&mut self.store, &mut child.store, &instances);
+            for (from, to) in self.tables.iter().zip(&child.tables) {
+                carrier.copy_table(*from, *to).context("what a table holds cannot be given to a child")?;
+            }
+        }
         child.store.data_mut().buffer = self.store.data().buffer;
         let exports = child.store.data().exports.clone().ok_or_else(|| format_err!("not instrumented"))?;
         child.rewind(&exports)?;
@@ -240,7 +267,7 @@ fn unwind(caller: &mut Caller<'_, Data>, exports: &ForkExports) -> Result<i32> {
         eprintln!("cannot fork: {error:?}");
         return Ok(Errno::AGAIN.negative());
     }
-    let memory = memory(caller)?;
+    let memory = frame_memory(caller)?;
     loop {
         let buffer = caller.data().buffer;
         if let Some(buffer) = buffer
@@ -257,7 +284,7 @@ fn unwind(caller: &mut Caller<'_, Data>, exports: &ForkExports) -> Result<i32> {
 /// Takes a first or larger buffer from the end of the memory. An old buffer that ends there is extended, as
 /// nothing outlives the fork in it. `false`: no more memory, or too many attempts.
 fn grow_buffer(caller: &mut Caller<'_, Data>) -> Result<bool> {
-    let memory = memory(caller)?;
+    let memory = frame_memory(caller)?;
     let (old, first) = (caller.data().buffer, caller.data().kernel.options.buffer.max(16));
     if caller.data().attempts >= ATTEMPTS {
         return Ok(false);
@@ -271,7 +298,7 @@ fn grow_buffer(caller: &mut Caller<'_, Data>) -> Result<bool> {
     let address = extended.map_or(address, |buffer| buffer.address);
     // The size asked for, not all of the pages, at first: small buffers are for tests of what happens then.
     let size = if old.is_none() { wanted } else { memory.data_size(&*caller) as u64 - address };
-    caller.data_mut().buffer = Some(Buffer { address, size, wide: caller.data().kernel.wide });
+    caller.data_mut().buffer = Some(Buffer { address, size, wide: caller.data().kernel.frames.1 });
     Ok(true)
 }
 
@@ -284,7 +311,8 @@ fn prepare_resume(mut store: impl AsContextMut<Data = Data>) -> Result<()> {
     let instance = store.data().instance.ok_or_else(|| format_err!("fork in the start function"))?;
     let resume = store.data().kernel.resume_module()?;
     if let Some(module) = resume {
-        link_resume(&mut store, &instance, &module)?;
+        let resume = link_resume(&mut store, &instance, &module)?;
+        store.data_mut().resume = Some(resume);
     }
     store.data_mut().resumable = true;
     Ok(())

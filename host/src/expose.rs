@@ -1,31 +1,38 @@
-//! Exports for all functions of a module, so that a function can be found in another instance.
+//! Exports for all functions and tags of a module, so that these can be found in another instance.
 
 use std::ops::Range;
 
 use wasmparser::{ExternalKind, Parser, Payload, TypeRef};
 use wasmtime::Result;
 
-/// What the names of these exports begin with; the function's index follows.
-const PREFIX: &str = "fork_host.function.";
+/// What the names of these exports begin with; an index follows.
+const FUNCTION: &str = "fork_host.function.";
+const TAG: &str = "fork_host.tag.";
 
 const EXPORTS: u8 = 7;
 /// Sections that stand before that of the exports: types, imports, functions, tables, memories, tags, globals.
 const BEFORE: [u8; 7] = [1, 2, 3, 4, 5, 13, 6];
 
-/// The module, in binary form, with an export for each of its functions.
-pub(super) fn functions(wasm: &[u8]) -> Result<Vec<u8>> {
+/// The module, given in binary or text form, with an export for each of its functions and tags.
+pub(crate) fn functions_and_tags(wasm: &[u8]) -> Result<Vec<u8>> {
+    let wasm = &*wat::parse_bytes(wasm)?;
     let mut sections: Vec<(u8, Range<usize>)> = Vec::new();
-    let (mut count, mut exports) = (0, Vec::new());
+    let (mut functions, mut tags, mut exports) = (0, 0, Vec::new());
     for payload in Parser::new(0).parse_all(wasm) {
         let payload = payload?;
         sections.extend(payload.as_section());
         match payload {
             Payload::ImportSection(imports) => {
                 for import in imports.into_imports() {
-                    count += u32::from(matches!(import?.ty, TypeRef::Func(_) | TypeRef::FuncExact(_)));
+                    match import?.ty {
+                        TypeRef::Func(_) | TypeRef::FuncExact(_) => functions += 1,
+                        TypeRef::Tag(_) => tags += 1,
+                        _ => {}
+                    }
                 }
             }
-            Payload::FunctionSection(functions) => count += functions.count(),
+            Payload::FunctionSection(section) => functions += section.count(),
+            Payload::TagSection(section) => tags += section.count(),
             Payload::ExportSection(section) => {
                 for export in section {
                     let export = export?;
@@ -35,7 +42,8 @@ pub(super) fn functions(wasm: &[u8]) -> Result<Vec<u8>> {
             _ => {}
         }
     }
-    exports.extend((0..count).map(|index| (format!("{PREFIX}{index}"), ExternalKind::Func, index)));
+    exports.extend((0..functions).map(|index| (format!("{FUNCTION}{index}"), ExternalKind::Func, index)));
+    exports.extend((0..tags).map(|index| (format!("{TAG}{index}"), ExternalKind::Tag, index)));
     let place = sections.iter().rposition(|(id, _)| BEFORE.contains(id)).map_or(0, |last| last + 1);
     let mut out = wasm[..8].to_vec();
     for (at, (id, range)) in sections.iter().enumerate() {
