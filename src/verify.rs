@@ -135,7 +135,8 @@ pub fn verify<'m>(pass: Pass<'m>, module: Module<'m>, before: &Before, made: &Ma
     let normal = Normal::new(&world, made.resume_names);
     let mut output =
         Output { world: &world, normal: &normal, plans: &resumable, resume_names: made.resume_names, limit: None };
-    output.limit = find_limit(module, before, &output);
+    let limit = find_limit(module, before, &output);
+    output.limit = limit.and_then(|(_, limit)| limit);
 
     check_others(pass, module, before, made)?;
     let names: Vec<String> = resumable.iter().map(|p| p.function.clone()).collect();
@@ -147,8 +148,8 @@ pub fn verify<'m>(pass: Pass<'m>, module: Module<'m>, before: &Before, made: &Ma
         let landing = site.map(|site| (site, before.landings[i].calls[site.0 as usize]));
         return Err(violation(module, &names[i], landing, problem));
     }
-    if let (None, Some(function)) = (output.limit, names.first()) {
-        return Err(violation(module, function, None, Problem::NoAbort));
+    if let Some((plan, None)) = limit {
+        return Err(violation(module, &plan.function, None, Problem::NoAbort));
     }
     let on_path = made.plans.iter().map(|p| p.function.as_str()).collect();
     roots::check(module, &output, before, &on_path)
@@ -165,16 +166,23 @@ fn violation(module: Module<'_>, function: &str, landing: Option<(Site, usize)>,
     }))
 }
 
-/// The global below which frames must stay: with it at zero, the first function behaves as when a frame does not fit.
-fn find_limit(module: Module<'_>, before: &Before, output: &Output<'_, '_>) -> Option<Name> {
-    let plan = output.plans.first()?;
-    let (function, resume) = (module.function(&plan.function), module.function(output.resume_name(plan)));
-    let checker = Checker::new(output, plan, &before.landings[0], function, resume).ok()?;
+/// The first function with a landing that can be resumed, and the global below which frames must stay: with it at zero,
+/// that function behaves as when a frame does not fit.
+fn find_limit<'p>(
+    module: Module<'_>,
+    before: &Before,
+    output: &Output<'p, '_>,
+) -> Option<(&'p FunctionPlan, Option<Name>)> {
     let world = output.world;
     let mut candidates: Vec<Name> =
         world.unwinding.globals.keys().copied().filter(|&g| g != world.state && g != world.position).collect();
     candidates.sort_unstable();
-    candidates.into_iter().find(|&global| checker.is_limit(global))
+    output.plans.iter().zip(&before.landings).find_map(|(&plan, landings)| {
+        let (function, resume) = (module.function(&plan.function), module.function(output.resume_name(plan)));
+        let checker = Checker::new(output, plan, landings, function, resume).ok()?;
+        let site = checker.resumed_site()?;
+        Some((plan, candidates.iter().copied().find(|&global| checker.is_limit(site, global))))
+    })
 }
 
 /// Functions without landings: unchanged, but that some do something before.

@@ -2,6 +2,11 @@
 //!
 //! Allowed are traps and wrong results. Not allowed are hangs that the program does not have by itself, and anything that
 //! reaches the host.
+//!
+//! A program whose counter lay in a frame may loop for as long as its code says, with what the counter is now. That is
+//! told from a hang of the runtime by the state: once the entry is reached it is NORMAL, and only code of the program
+//! is executed. Until then a rewind has fuel for all frames that fit into the memory, and whatever it does not get
+//! done with that is a finding; from then on, the program has a little, so that it does not hold up the others.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -11,7 +16,6 @@ use anyhow::{Context, Result, anyhow};
 use fork_host::engine::{Settings, engine};
 use fork_host::protocol::{Buffer, ForkExports, ForkState, copy_memory, grow_bytes, link_resume};
 use fork_host::replay::Value;
-use wasmparser::{Parser, Payload};
 use wasmtime::{
     AsContextMut, Engine, ExternType, Func, Instance, Memory, Module, Store, StoreLimits, StoreLimitsBuilder,
     ThrownException, Trap, Val, ValType,
@@ -24,8 +28,13 @@ use crate::{generated_case, smith};
 
 const STACK: usize = 4 << 20;
 const SIZE: u64 = 64 << 10;
-/// After this time a run hangs: programs end by themselves in a fraction of it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Operations until the entry is reached: some for every two bytes of a memory of some megabytes.
+const REWIND_FUEL: u64 = 100_000_000;
+/// Operations from then on.
+const PROGRAM_FUEL: u64 = 1_000_000;
+/// Where single operations take long, time ends a run: until the entry is reached, and from then on.
+const REWIND_TICKS: u64 = 100;
+const PROGRAM_TICKS: u64 = 10;
 const TICK: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
@@ -49,11 +58,7 @@ pub fn case(seed: u64) -> Result<Made> {
         1 => Some(generated_case(seed, Limits::default())),
         _ => Some(generated_case(seed, Limits { exnref: true, ..Limits::default() })),
     };
-    Ok(made.map(|(mut case, choices)| {
-        // Optimisers move globals, and the fuel must stay as it is.
-        case.passes.retain(|pass| pass.contains("fork-instrument"));
-        (Case { corrupts: true, ..case }, choices)
-    }))
+    Ok(made.map(|(case, choices)| (Case { corrupts: true, ..case }, choices)))
 }
 
 /// Forks one program at a few calls, and rewinds from some corruptions of each buffer.
@@ -81,45 +86,31 @@ pub fn rewind_corrupted(case: &Case, wasm: &[u8], second: Option<&[u8]>) -> Resu
         }
         exports.unwind_end(&mut store).map_err(anyhow::Error::from)?;
         let next = buffer.next_frame(&store, memory).map_err(anyhow::Error::from)?;
-        let first = buffer.data() + kept_bytes(case)?;
+        let saved = buffer.data()..next;
         for _ in 0..6 {
             let (mut child, instance, child_memory, buffer) = program.instantiate(None)?;
             copy_memory(memory, &store, child_memory, &mut child).map_err(anyhow::Error::from)?;
-            let changes = corrupt(&mut source, &mut child, child_memory, &buffer, first..next)?;
+            let changes = corrupt(&mut source, &mut child, child_memory, &buffer, saved.clone())?;
             let exports = ForkExports::find(&mut child, &instance).map_err(anyhow::Error::from)?;
             let end = match exports.rewind_begin(&mut child, &buffer) {
                 Ok(()) => call(&mut child, &instance, root),
                 Err(error) => Err(error),
             };
             let end = describe(end);
-            if end.starts_with("still running") {
-                return Ok(Verdict::Finding(format!("{end}: {} forked at call {at}, then {changes}", root.0)));
+            if end == STOPPED {
+                refuel(&mut child, REWIND_FUEL, REWIND_TICKS)?;
+                let state = exports.state(&mut child).map_err(anyhow::Error::from)?;
+                if state != ForkState::Normal {
+                    return Ok(Verdict::Finding(format!(
+                        "still {state:?} after {REWIND_FUEL} operations: {:?} forked at call {at}, then {changes}",
+                        root.0
+                    )));
+                }
             }
             ends.push(end);
         }
     }
     Ok(Verdict::Ends(ends))
-}
-
-/// Bytes of saved globals that are left alone: with more fuel the program itself would run longer.
-fn kept_bytes(case: &Case) -> Result<u64> {
-    // Our generator's fuel is the first one. That of others is somewhere.
-    if case.plain_imports {
-        return Ok(4);
-    }
-    let mut bytes = 0;
-    for payload in Parser::new(0).parse_all(&case.wasm) {
-        if let Payload::GlobalSection(globals) = payload? {
-            for global in globals {
-                bytes += match global?.ty.content_type {
-                    wasmparser::ValType::I64 | wasmparser::ValType::F64 => 8,
-                    wasmparser::ValType::V128 => 16,
-                    _ => 4,
-                };
-            }
-        }
-    }
-    Ok(bytes)
 }
 
 fn shared_engine() -> Result<Engine> {
@@ -128,7 +119,7 @@ fn shared_engine() -> Result<Engine> {
     if let Some(engine) = &*shared {
         return Ok(engine.clone());
     }
-    let settings = Settings { optimize: false, fuel: false, epochs: true, stack: STACK };
+    let settings = Settings { optimize: false, fuel: true, epochs: true, stack: STACK };
     let made = engine(settings).map_err(anyhow::Error::from)?;
     let ticking = made.clone();
     std::thread::spawn(move || {
@@ -141,13 +132,23 @@ fn shared_engine() -> Result<Engine> {
     Ok(made)
 }
 
+/// How a run ended that could have gone on.
+const STOPPED: &str = "the program was stopped";
+
+/// Lets a program go on for so long.
+fn refuel(mut store: impl AsContextMut, fuel: u64, ticks: u64) -> wasmtime::Result<()> {
+    let mut store = store.as_context_mut();
+    store.set_epoch_deadline(ticks);
+    store.set_fuel(fuel)
+}
+
 fn describe(end: wasmtime::Result<()>) -> String {
     let Err(error) = end else { return "returned".to_owned() };
     if error.downcast_ref::<ThrownException>().is_some() {
         return "uncaught exception".to_owned();
     }
     match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => format!("still running after {PATIENCE:?}"),
+        Some(Trap::Interrupt | Trap::OutOfFuel) => STOPPED.to_owned(),
         Some(trap) => trap.to_string(),
         None => format!("error: {}", error.root_cause()),
     }
@@ -178,7 +179,7 @@ fn corrupt(
 }
 
 fn call(store: &mut Store<World>, instance: &Instance, root: &(String, Vec<Value>)) -> wasmtime::Result<()> {
-    store.set_epoch_deadline((PATIENCE.as_millis() / TICK.as_millis()) as u64);
+    refuel(&mut *store, REWIND_FUEL, REWIND_TICKS)?;
     let run = instance.get_func(&mut *store, &root.0).ok_or_else(|| wasmtime::format_err!("no {}", root.0))?;
     let ty = run.ty(&*store);
     let args = root.1.iter().zip(ty.params());
@@ -206,7 +207,7 @@ impl Program {
         let limits = StoreLimitsBuilder::new().memory_size(MEMORY).table_elements(100_000).build();
         let mut store = Store::new(engine, World { until_fork, limits, ..World::default() });
         store.limiter(|world| &mut world.limits);
-        store.set_epoch_deadline(1 << 30);
+        refuel(&mut store, REWIND_FUEL, REWIND_TICKS).map_err(anyhow::Error::from)?;
         let mut imports = Vec::new();
         for import in module.imports() {
             let ExternType::Func(ty) = import.ty() else { anyhow::bail!("an import that is not a function") };
@@ -238,7 +239,10 @@ impl Program {
                         ForkState::Normal if forks => exports.arm(&mut caller, memory, &buffer).map(drop),
                         ForkState::Normal => Ok(()),
                         ForkState::Unwinding => wasmtime::bail!("called while unwinding"),
-                        ForkState::Rewinding | ForkState::Aborting => exports.rewind_end(&mut caller),
+                        ForkState::Rewinding | ForkState::Aborting => {
+                            exports.rewind_end(&mut caller)?;
+                            refuel(caller, PROGRAM_FUEL, PROGRAM_TICKS)
+                        }
                     }
                 })
                 .into(),

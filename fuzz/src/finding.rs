@@ -27,10 +27,11 @@ pub fn save(folder: &Path, name: &str, case: &Case, choices: &[u32], problem: &s
     let mut roots = String::new();
     for (name, args) in &case.roots {
         let args: Vec<String> = args.iter().map(argument).collect();
-        roots += &format!("{}\t{name}\n", args.join(" "));
+        roots += &format!("{}\t{}\n", args.join(" "), on_one_line(name));
     }
     fs::write(folder.join("roots"), roots)?;
-    fs::write(folder.join("entries"), lines(&case.entries))?;
+    let entries: Vec<String> = case.entries.iter().map(|name| on_one_line(name)).collect();
+    fs::write(folder.join("entries"), lines(&entries))?;
     fs::write(folder.join("seed"), format!("{}\n", case.seed))?;
     let mut copy = case.clone();
     let set = flags(&mut copy).into_iter().filter(|(_, flag)| **flag);
@@ -48,14 +49,14 @@ pub fn load(folder: &Path) -> Result<(Case, Vec<u32>)> {
     let roots = lines("roots")?.into_iter().map(|line| {
         let (args, name) = line.split_once('\t').context("a root without a tab")?;
         let args = args.split_whitespace().map(parse_argument).collect::<Result<_>>()?;
-        Ok((name.to_owned(), args))
+        Ok((from_one_line(name), args))
     });
     let mut case = Case {
         wasm: fs::read(folder.join("module.wasm"))?,
         passes: lines("passes")?,
         options: lines("options")?,
         roots: roots.collect::<Result<_>>()?,
-        entries: lines("entries")?,
+        entries: lines("entries")?.iter().map(|name| from_one_line(name)).collect(),
         seed: read("seed")?.trim().parse()?,
         ..Case::default()
     };
@@ -72,6 +73,27 @@ fn flags(case: &mut Case) -> [(&'static str, &mut bool); 4] {
         ("separate", &mut case.separate),
         ("corrupts", &mut case.corrupts),
     ]
+}
+
+/// A name, which may hold any character, as part of one line.
+fn on_one_line(name: &str) -> String {
+    name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r")
+}
+
+fn from_one_line(text: &str) -> String {
+    let mut name = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        name.push(match c {
+            '\\' => match chars.next() {
+                Some('n') => '\n',
+                Some('r') => '\r',
+                _ => '\\',
+            },
+            c => c,
+        });
+    }
+    name
 }
 
 fn argument(value: &Value) -> String {

@@ -98,6 +98,13 @@ pub struct Place {
     pub height: u32,
 }
 
+/// Code whose exceptions are caught.
+pub struct Scope {
+    pub parent: Option<u32>,
+    /// Where exceptions go from there.
+    pub handlers: Vec<Place>,
+}
+
 /// A function, flat.
 pub struct Body {
     pub code: Code,
@@ -105,8 +112,10 @@ pub struct Body {
     pub targets: Vec<Target>,
     /// Instructions that branches go to.
     pub is_target: Vec<bool>,
-    /// Where exceptions are caught.
-    pub handlers: Vec<Place>,
+    /// Bodies of `try`s, each after those around it.
+    pub scopes: Vec<Scope>,
+    /// The innermost of them, for each instruction.
+    pub scope_of: Vec<Option<u32>>,
     /// For each call, by row: before its operands, and after it without its result.
     pub calls: HashMap<u32, (Place, Place)>,
     /// For each `if`, block and loop, by row: after it, without its result.
@@ -123,7 +132,8 @@ impl Body {
             instructions: Vec::new(),
             targets: Vec::new(),
             is_target: Vec::new(),
-            handlers: Vec::new(),
+            scopes: Vec::new(),
+            scope_of: Vec::new(),
             calls: HashMap::new(),
             ends: HashMap::new(),
             locals: function.local_types(),
@@ -152,7 +162,8 @@ struct Label {
 enum Waiting {
     Instruction(u32),
     Target(u32),
-    Handler(u32),
+    /// A scope, and one of its handlers.
+    Handler(u32, u32),
 }
 
 /// Steps of the traversal that are still to be done.
@@ -167,10 +178,11 @@ enum Step {
     /// After an arm: the jump past the other arm, and the arm's start.
     Else(u32, u32),
     EndIf(u32, u32),
-    /// After the body of a legacy `try`.
-    Catches(u32, u32),
-    /// The start of a catch body.
-    Handler(u32),
+    /// After the body of a legacy `try`, which was a scope.
+    Catches(u32, u32, u32),
+    /// The start of a catch body of a scope.
+    Handler(u32, u32),
+    EndScope,
     /// After a catch body.
     Catch(u32, u32),
     EndTry(u32, u32),
@@ -182,6 +194,8 @@ struct Flattener {
     labels: Vec<Label>,
     steps: Vec<Step>,
     height: u32,
+    /// The innermost one that is open.
+    scope: Option<u32>,
     /// Jumps that wait for the end of the `if`s and `try`s that are open.
     ends: Vec<Vec<u32>>,
     /// Where the subtree of each open call starts.
@@ -202,6 +216,7 @@ impl Flattener {
             labels: Vec::new(),
             steps: Vec::new(),
             height: 0,
+            scope: None,
             ends: Vec::new(),
             starts: HashMap::new(),
         }
@@ -221,7 +236,7 @@ impl Flattener {
             Op::Jump(t) | Op::JumpIf(t) | Op::JumpUnless(t) | Op::JumpPerhaps(t) => Some(t.at),
             _ => None,
         });
-        let handlers = self.body.handlers.iter().map(|h| h.at);
+        let handlers = self.body.scopes.iter().flat_map(|scope| &scope.handlers).map(|h| h.at);
         let all: Vec<u32> = direct.chain(self.body.targets.iter().map(|t| t.at)).chain(handlers).collect();
         for at in all {
             self.body.is_target[at as usize] = true;
@@ -233,8 +248,21 @@ impl Flattener {
         self.body.instructions.len() as u32
     }
 
+    fn start_scope(&mut self) -> u32 {
+        let scope = self.body.scopes.len() as u32;
+        self.body.scopes.push(Scope { parent: self.scope, handlers: Vec::new() });
+        self.scope = Some(scope);
+        scope
+    }
+
+    fn end_scope(&mut self) {
+        let scope = self.scope.expect("a scope is open");
+        self.scope = self.body.scopes[scope as usize].parent;
+    }
+
     fn emit(&mut self, op: Op, row: u32) -> u32 {
         self.body.instructions.push(Instruction { op, row });
+        self.body.scope_of.push(self.scope);
         self.here() - 1
     }
 
@@ -271,7 +299,7 @@ impl Flattener {
                     match waiting {
                         Waiting::Instruction(i) => self.set_target(i, at),
                         Waiting::Target(i) => self.body.targets[i as usize].at = at,
-                        Waiting::Handler(i) => self.body.handlers[i as usize].at = at,
+                        Waiting::Handler(scope, i) => self.body.scopes[scope as usize].handlers[i as usize].at = at,
                     }
                 }
                 self.end(row, before);
@@ -304,19 +332,21 @@ impl Flattener {
                 }
                 self.end(row, before);
             }
-            Step::Catches(row, before) => {
+            Step::Catches(row, before, scope) => {
+                self.end_scope();
                 let end = self.emit(Op::Jump(self.end_of(row, before)), row);
                 self.ends.push(vec![end]);
                 self.steps.push(Step::EndTry(row, before));
                 for &catch in self.children[row as usize].clone()[1..].iter().rev() {
-                    self.steps.extend([Step::Catch(row, before), Step::Visit(catch), Step::Handler(before)]);
+                    self.steps.extend([Step::Catch(row, before), Step::Visit(catch), Step::Handler(scope, before)]);
                 }
             }
-            Step::Handler(before) => {
+            Step::Handler(scope, before) => {
                 self.height = before;
                 let place = Place { at: self.here(), height: before };
-                self.body.handlers.push(place);
+                self.body.scopes[scope as usize].handlers.push(place);
             }
+            Step::EndScope => self.end_scope(),
             Step::Catch(row, before) => {
                 let end = self.emit(Op::Jump(self.end_of(row, before)), row);
                 self.ends.last_mut().expect("the try is open").push(end);
@@ -358,18 +388,19 @@ impl Flattener {
             }
             Kind::Try => {
                 let body = self.children[row as usize][0];
-                self.steps.extend([Step::Catches(row, before), Step::Visit(body)]);
+                let scope = self.start_scope();
+                self.steps.extend([Step::Catches(row, before, scope), Step::Visit(body)]);
             }
             Kind::TryTable => {
                 let labels: Vec<Name> = self.body.code.labels(&data).collect();
-                for name in labels {
-                    self.body.handlers.push(Place { at: 0, height: 0 });
-                    let handler = self.body.handlers.len() - 1;
-                    let target = self.target(name, Waiting::Handler(handler as u32));
+                let scope = self.start_scope();
+                for (i, name) in labels.into_iter().enumerate() {
+                    let target = self.target(name, Waiting::Handler(scope, i as u32));
                     // The value that the handler gets is on the stack.
-                    self.body.handlers[handler] =
-                        Place { at: target.at, height: target.height + u32::from(target.carries) };
+                    let place = Place { at: target.at, height: target.height + u32::from(target.carries) };
+                    self.body.scopes[scope as usize].handlers.push(place);
                 }
+                self.steps.push(Step::EndScope);
                 self.visit_children(row);
             }
             Kind::Call | Kind::CallIndirect | Kind::CallRef => {

@@ -97,8 +97,8 @@ impl<'a, 'm> Checker<'a, 'm> {
             }
         }
         self.output.normal.check_function(&self.resume, &resumed)?;
-        if let Some(limit) = self.output.limit.filter(|_| self.is_ever_resumed(Site(0))) {
-            self.abort(Site(0), limit).map_err(|problem| Failure { site: Some(Site(0)), problem })?;
+        if let (Some(limit), Some(site)) = (self.output.limit, self.resumed_site()) {
+            self.abort(site, limit).map_err(|problem| Failure { site: Some(site), problem })?;
         }
         Ok(())
     }
@@ -131,6 +131,11 @@ impl<'a, 'm> Checker<'a, 'm> {
     fn is_ever_resumed(&self, site: Site) -> bool {
         let landing = self.plan.landing(site);
         landing.callee != Callee::NextFrame || self.output.number_with_results(landing.result).is_some()
+    }
+
+    /// The first landing that can be resumed.
+    pub fn resumed_site(&self) -> Option<Site> {
+        (0..self.rows.len() as u32).map(Site).find(|&site| self.is_ever_resumed(site))
     }
 
     /// The number of a function that the landing could have called.
@@ -417,9 +422,9 @@ impl<'a, 'm> Checker<'a, 'm> {
         state.globals[&self.output.world.state] == Value::Bits(abi::State::Aborting as u64)
     }
 
-    /// Whether frames must stay below this global: a frame that does not fit is not the end.
-    pub fn is_limit(&self, global: Name) -> bool {
-        self.abort(Site(0), global).is_ok()
+    /// Whether frames must stay below this global: a frame of the site that does not fit is not the end.
+    pub fn is_limit(&self, site: Site, global: Name) -> bool {
+        self.abort(site, global).is_ok()
     }
 }
 

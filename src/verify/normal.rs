@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::ir::Name;
-use crate::verify::body::{Body, Instruction, Op, Place, Target};
+use crate::verify::body::{Body, Instruction, Op, Place, Scope, Target};
 use crate::verify::memory::Value;
 use crate::verify::violation::Problem;
 use crate::verify::world::World;
@@ -42,13 +42,9 @@ impl<'a, 'm> Normal<'a, 'm> {
         normal
     }
 
-    /// Checks what is reached from some places of a function, and from its handlers.
+    /// Checks what is reached from some places of a function.
     pub fn check_function(&self, body: &Body, from: &[Place]) -> Result<(), Problem> {
-        let mut from = from.to_vec();
-        if !from.is_empty() {
-            from.extend(&body.handlers);
-        }
-        self.check(body, &from, true)
+        self.check(body, from, true)
     }
 
     /// `is_programs`: the code is the program's, which uses memory and globals.
@@ -58,6 +54,7 @@ impl<'a, 'm> Normal<'a, 'm> {
             body,
             is_programs,
             reached: vec![false; body.instructions.len()],
+            entered: vec![false; body.scopes.len()],
             open: from.to_vec(),
         };
         while let Some(place) = visit.open.pop() {
@@ -72,6 +69,8 @@ struct Visit<'a, 'm> {
     body: &'a Body,
     is_programs: bool,
     reached: Vec<bool>,
+    /// Scopes whose handlers are reached.
+    entered: Vec<bool>,
     open: Vec<Place>,
 }
 
@@ -80,12 +79,23 @@ impl Visit<'_, '_> {
         self.open.push(Place { at: target.at, height: target.height + u32::from(target.carries) });
     }
 
+    /// What is thrown within a scope goes to its handlers, or further out.
+    fn enter(&mut self, mut scope: Option<u32>) {
+        while let Some(inner) = scope.filter(|&scope| !self.entered[scope as usize]) {
+            self.entered[inner as usize] = true;
+            let Scope { parent, handlers } = &self.body.scopes[inner as usize];
+            self.open.extend(handlers);
+            scope = *parent;
+        }
+    }
+
     /// Goes on until the code jumps, or has been seen.
     fn run(&mut self, place: Place) -> Result<(), Problem> {
         let mut at = place.at as usize;
         let mut stack = vec![Value::Unknown; place.height as usize];
         while !std::mem::replace(&mut self.reached[at], true) {
             let Instruction { op, row } = self.body.instructions[at];
+            self.enter(self.body.scope_of[at]);
             if self.body.is_target[at] {
                 stack.fill(Value::Unknown);
             }
@@ -182,7 +192,7 @@ impl Visit<'_, '_> {
             Op::Return(_) | Op::Unreachable => return Ok(false),
             Op::TupleMake(operands) => (operands, Some(Value::Unknown)),
             Op::Other { operands, result } => {
-                // Throws and the like, whose handlers are visited anyway.
+                // Throws and the like; the scope's handlers are visited.
                 if self.body.row(row).type_() == crate::ir::Type::UNREACHABLE {
                     return Ok(false);
                 }
