@@ -349,11 +349,25 @@ Expression* make_offset(Module& module, const Table& table, uint64_t offset) {
 
 } // namespace
 
-void put_functions_first(Module& module, rust::Slice<const rust::String> functions) {
-  std::unordered_set<Name> first;
-  for (auto& name : functions) {
-    first.insert(Name(std::string(name)));
+namespace {
+
+std::unordered_set<Name> as_names(rust::Slice<const rust::String> names) {
+  std::unordered_set<Name> set;
+  for (auto& name : names) {
+    set.insert(Name(std::string(name)));
   }
+  return set;
+}
+
+} // namespace
+
+void remove_functions(Module& module, rust::Slice<const rust::String> functions) {
+  auto removed = as_names(functions);
+  module.removeFunctions([&](Function* func) { return removed.count(func->name) > 0; });
+}
+
+void put_functions_first(Module& module, rust::Slice<const rust::String> functions) {
+  auto first = as_names(functions);
   std::stable_partition(module.functions.begin(), module.functions.end(),
                         [&](auto& func) { return first.count(func->name) > 0; });
 }

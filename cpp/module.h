@@ -64,6 +64,8 @@ void add_resume_function(Module& module, const Function& like, rust::Str name);
 // Adds a defined function of the same type with a body of `unreachable`.
 void add_function_like(Module& module, const Function& like, rust::Str name);
 
+void remove_functions(Module& module, rust::Slice<const rust::String> functions);
+
 // Moves functions to the front, where their indices are short.
 void put_functions_first(Module& module, rust::Slice<const rust::String> functions);
 

@@ -229,6 +229,77 @@ struct BlockFlattener : public PostWalker<BlockFlattener> {
 
 } // namespace
 
+namespace {
+
+struct MarkerRemover : public PostWalker<MarkerRemover> {
+  std::unordered_set<Name> markers;
+  // What was inside a marker, and does nothing where it stands now.
+  std::unordered_set<Expression*> idle;
+
+  bool is_idle(Expression* curr) { return idle.count(curr) > 0; }
+
+  void visitCall(Call* curr) {
+    if (!markers.count(curr->target)) {
+      return;
+    }
+    auto* inside = curr->operands.empty() ? Builder(*getModule()).makeNop() : curr->operands[0];
+    if (inside->is<Nop>() || inside->is<LocalGet>() || inside->is<Const>()) {
+      idle.insert(inside);
+    }
+    replaceCurrent(inside);
+  }
+
+  // What uses the value of an arm that is idle goes into the other arm.
+  template <typename User> void move_into_arm(User* user) {
+    if (is_idle(user->value)) {
+      auto* nop = Builder(*getModule()).makeNop();
+      idle.insert(nop);
+      replaceCurrent(nop);
+      return;
+    }
+    auto* choice = user->value->template dynCast<If>();
+    if (choice && choice->ifFalse && is_idle(choice->ifFalse)) {
+      user->value = choice->ifTrue;
+      user->finalize();
+      choice->ifTrue = user;
+      choice->ifFalse = nullptr;
+      choice->type = Type::none;
+      choice->finalize();
+      replaceCurrent(choice);
+    }
+  }
+
+  void visitLocalSet(LocalSet* curr) {
+    if (!curr->isTee()) {
+      move_into_arm(curr);
+    }
+  }
+  void visitDrop(Drop* curr) { move_into_arm(curr); }
+
+  void visitIf(If* curr) {
+    if (curr->ifFalse && curr->ifFalse->is<Nop>() && is_idle(curr->ifFalse)) {
+      curr->ifFalse = nullptr;
+      curr->finalize();
+    }
+  }
+
+  void visitBlock(Block* curr) {
+    auto end = std::remove_if(curr->list.begin(), curr->list.end(),
+                              [&](Expression* child) { return child->is<Nop>() && is_idle(child); });
+    curr->list.resize(end - curr->list.begin());
+  }
+};
+
+} // namespace
+
+void remove_markers(Module& module, Function& func, rust::Slice<const rust::String> names) {
+  MarkerRemover remover;
+  for (auto& name : names) {
+    remover.markers.insert(Name(std::string(name)));
+  }
+  remover.walkFunctionInModule(&func, &module);
+}
+
 void flatten_blocks(Function& func) { BlockFlattener().walk(func.body); }
 
 rust::Vec<rust::String> list_labels(Function& func, rust::Str text) {

@@ -27,6 +27,10 @@ bool is_return_call(size_t expression);
 // Recomputes all types of the body, and makes locals that cannot be null valid again.
 void refinalize(Module& module, Function& func);
 
+// Replaces calls of the functions by their operands, and removes what then does nothing: a local set to itself, a
+// constant that is dropped, an arm without code.
+void remove_markers(Module& module, Function& func, rust::Slice<const rust::String> markers);
+
 // Puts the contents of blocks without a name in the place of those blocks, where they are among other statements.
 void flatten_blocks(Function& func);
 

@@ -8,6 +8,7 @@ use crate::analysis;
 use crate::analysis::fork_path::{ForkPath, kind};
 use crate::analysis::frames::FrameKind;
 use crate::analysis::legacy::find_landing_in_catch;
+use crate::analysis::listing::Listing;
 use crate::analysis::references::{ReferenceRules, Refusal};
 use crate::analysis::state::HiddenState;
 use crate::error::Error;
@@ -17,6 +18,7 @@ use crate::options::{self, Options, Refs, Sharing};
 use crate::output;
 use crate::plan::{Callee, FunctionNumber, FunctionPlan};
 use crate::separate;
+use crate::transform;
 use crate::transform::references::ReferenceNeeds;
 use crate::transform::roots::{self, Roots};
 use crate::transform::runtime::{self, FrameMemory, ResumeTable, Runtime, RuntimeNeeds};
@@ -71,7 +73,8 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
 
     let names: Vec<String> = path.defined().iter().map(|&f| path.function(f).name.clone()).collect();
     pass.run_on_functions(module, &names, &["dce"]).map_err(Error::Binaryen)?;
-    let mut plans = make_plans(pass, module, &path, &names, &options)?;
+    transform::joins::add_markers(module, &runtime);
+    let mut plans = make_plans(pass, module, &path, &names, &options, &runtime)?;
     number_functions(module, &path, &mut plans);
     let masks = lay_out_masks(&mut plans).ok_or(Error::MasksTooLarge)?;
     let resumable: Vec<&FunctionPlan> = plans.iter().filter(|p| p.has_own_resume()).collect();
@@ -99,6 +102,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
         let made = Made { plans: &plans, resume_names: &runtime.resume_names, shares_frames };
         verify::verify(pass, module, &before, &made)?;
     }
+    remove_markers(pass, module, &runtime, &names)?;
     clean_up(pass, module, &runtime)?;
     if let Some(file) = &options.resume {
         let second = separate::separate(pass, module, &runtime, output::is_text())?;
@@ -289,12 +293,17 @@ fn make_plans<'m>(
     path: &ForkPath,
     names: &[String],
     options: &Options,
+    runtime: &Runtime,
 ) -> Result<Vec<FunctionPlan>, Error> {
     let kind = if module.facts().bulk_memory { FrameKind::BySite } else { FrameKind::ByFunction };
     let rules = reference_rules(module, options);
     let plans: Vec<Mutex<Option<Result<FunctionPlan, Refusal<'m>>>>> = names.iter().map(|_| Mutex::new(None)).collect();
     pass.for_each_function(module, names, &|i, _| {
-        let plan = analysis::plan_function(module, path, module.function(&names[i]), options.replay, kind, &rules);
+        let function = module.function(&names[i]);
+        let listing = Listing::of(function);
+        let joins = analysis::joins::find(module, path, function, &listing);
+        let joined = transform::joins::mark(module, runtime, &listing, &joins);
+        let plan = analysis::plan_function(module, path, function, options.replay, kind, &rules, &joined);
         *plans[i].lock().expect("no thread panicked") = Some(plan);
     })
     .map_err(Error::Binaryen)?;
@@ -424,6 +433,19 @@ fn rewrite<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, plans: &[F
         function.flatten_blocks();
     })
     .map_err(Error::Binaryen)
+}
+
+fn remove_markers<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, names: &[String]) -> Result<(), Error> {
+    let markers = transform::joins::markers(runtime);
+    let marked: Vec<String> = names.iter().chain(&runtime.resume_names).cloned().collect();
+    pass.for_each_function(module, &marked, &|i, _| {
+        let function = module.function(&marked[i]);
+        function.remove_markers(module, &markers);
+        function.flatten_blocks();
+    })
+    .map_err(Error::Binaryen)?;
+    module.remove_functions(&markers);
+    Ok(())
 }
 
 /// Removes what the instrumentation left behind. Binaryen does not write blocks without a name, so that flattening them

@@ -136,6 +136,8 @@ pub enum InPlace {
 #[derive(Clone, Debug)]
 pub struct Landing {
     pub callee: Callee,
+    /// It stands for calls that go on alike, where their ways meet, and does nothing itself.
+    pub is_join: bool,
     /// Name or index of the callee before numbers are known; index into the module's functions, for a direct call.
     pub direct: Option<u32>,
     pub result: Type,
@@ -229,6 +231,9 @@ pub struct FunctionPlan {
     pub epilogues: Vec<Epilogue>,
     pub captures: Vec<Capture>,
     pub rebuilds: Vec<Rebuild>,
+    /// Rows, in the post-order listing of the original body, of calls that can be suspended but are no landings, with
+    /// the site of the join that they come to.
+    pub joined: Vec<(u32, Site)>,
     /// Whether it can return with another function's frame on top instead of its own: it ends in a call that can be
     /// suspended.
     pub elides: bool,

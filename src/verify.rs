@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! function            start after the call, the state UNWINDING        → returns, with the planned frame in memory
+//!                     start after a call that comes to a join     → arrives there, and nowhere else
 //! resume function     start at its top, REWINDING, nothing known       → arrives where the callee is resumed, the frame
 //!                     but that frame and the callee's below it           popped, its locals the same symbols as before
 //!                     go on after it, UNWINDING                        → returns, with the same frame again
@@ -70,6 +71,8 @@ pub struct Landings {
     pub calls: Vec<usize>,
     /// What they call, if that is one function; else empty.
     pub entries: Vec<String>,
+    /// Addresses of calls that come to a join instead of being landings, with the join's site.
+    pub joined: Vec<(usize, Site)>,
     /// A hash of the function's own operations.
     pub operations: u64,
 }
@@ -111,7 +114,9 @@ impl Landings {
             }
             open.extend(region.parts.iter().map(|&(child, part)| (part, expr.child(child))));
         }
-        Landings { calls, entries, operations: operations(&function.code().rows, |_| false) }
+        let rows = function.code().rows;
+        let joined = plan.joined.iter().map(|&(row, site)| (rows[row as usize].expression, site)).collect();
+        Landings { calls, entries, joined, operations: operations(&rows, |_| false) }
     }
 }
 

@@ -18,7 +18,8 @@
 //! In other functions all sites share one epilogue, which pushes by the site's mask. Nothing in between: a local that
 //! some epilogues read long after it is dead is no longer one value in one place for an engine's register allocator.
 
-use crate::analysis::regions::{Row, Tree};
+use crate::analysis::listing::Row;
+use crate::analysis::regions::Tree;
 use crate::ir::Kind;
 use crate::plan::{Epilogue, FunctionPlan, Site, Slot};
 
@@ -27,7 +28,7 @@ const LOOP_WEIGHT: f64 = 4.0;
 /// Loops counted, at most.
 const MAX_DEPTH: i32 = 3;
 /// Bytes that it is worth not to keep one dead value up to a test outside of loops.
-const BYTES_PER_KEPT_VALUE: f64 = 0.09;
+const BYTES_PER_KEPT_VALUE: f64 = 0.25;
 /// Bytes of an epilogue besides those of its slots: a block, the call of a push helper, a branch.
 const EPILOGUE_BYTES: f64 = 9.0;
 /// Bytes of a slot in an epilogue.

@@ -3,7 +3,9 @@
 pub mod epilogues;
 pub mod fork_path;
 pub mod frames;
+pub mod joins;
 pub mod legacy;
+pub mod listing;
 pub mod references;
 pub mod regions;
 pub mod rematerialize;
@@ -13,6 +15,7 @@ pub mod state_tests;
 
 use crate::analysis::fork_path::ForkPath;
 use crate::analysis::references::Refusal;
+use crate::analysis::regions::Joined;
 use crate::ir::{Function, Module};
 use crate::options::Replay;
 use crate::plan::FunctionPlan;
@@ -25,9 +28,10 @@ pub fn plan_function<'m>(
     replay: Replay,
     kind: frames::FrameKind,
     rules: &references::ReferenceRules,
+    joined: &Joined,
 ) -> Result<FunctionPlan, Refusal<'m>> {
     let liveness = function.liveness(module);
-    let tree = regions::Tree::build(module, path, function, &liveness);
+    let tree = regions::Tree::build(module, path, function, &liveness, joined);
     let mut plan = tree.plan(function, &liveness);
     rematerialize::carry_operands(&mut plan, &tree, module, replay);
     references::settle(&mut plan, &tree, module, function, rules)?;

@@ -17,7 +17,8 @@
 
 use std::collections::HashMap;
 
-use crate::analysis::regions::{Row, Tree};
+use crate::analysis::listing::Row;
+use crate::analysis::regions::Tree;
 use crate::error::Error;
 use crate::ir::{Expr, Function, Hierarchy, Kind, Module, ReachingSets, Type, is_same_replay};
 use crate::options::Refs;

@@ -5,20 +5,25 @@
 //! both, and the function is said to elide its frame.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 
 use crate::analysis::fork_path::{CallClass, ForkPath};
-use crate::ir::{Function, Kind, Liveness, Module, Node, Type};
+use crate::analysis::listing::{Listing, Row};
+use crate::ir::{Function, Kind, Liveness, Module, Type};
 use crate::plan::{Callee, FunctionNumber, FunctionPlan, Landing, LocalIndex, Region, RegionId, RegionKind, Site};
 
-/// A row of the post-order listing of a body.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Row(pub u32);
+/// What marks the joins of a function's calls ([`joins`](crate::analysis::joins)).
+#[derive(Default)]
+pub struct Joined {
+    /// Calls that are no landings themselves, by address, and the marker that they come to.
+    pub calls: HashMap<usize, usize>,
+    /// Calls that stand for the landings which meet there, by address, with the callee if it is always the same.
+    pub markers: HashMap<usize, Option<u32>>,
+}
 
 /// A function's body in post-order, and which of its rows are landings and regions.
 pub struct Tree {
-    nodes: Vec<Node>,
-    /// The next sibling of each row.
-    next: Vec<Option<Row>>,
+    listing: Listing,
     landings: Vec<(Row, CallClass)>,
     /// Rows of regions, ascending; a region's id is its position.
     regions: Vec<Row>,
@@ -26,39 +31,69 @@ pub struct Tree {
     /// Rows where each local is written, ascending.
     writes: HashMap<LocalIndex, Vec<Row>>,
     elides: bool,
+    joined: Vec<(Row, Site)>,
+    /// By site, whether it is where other calls meet.
+    markers: Vec<bool>,
+}
+
+impl Deref for Tree {
+    type Target = Listing;
+
+    fn deref(&self) -> &Listing {
+        &self.listing
+    }
 }
 
 impl Tree {
-    pub fn build<'m>(module: Module<'m>, path: &ForkPath, function: Function<'m>, liveness: &Liveness) -> Tree {
-        let nodes = function.nodes();
-        let next = next_siblings(&nodes);
+    pub fn build<'m>(
+        module: Module<'m>,
+        path: &ForkPath,
+        function: Function<'m>,
+        liveness: &Liveness,
+        joined: &Joined,
+    ) -> Tree {
         let mut tree = Tree {
-            nodes,
-            next,
+            listing: Listing::of(function),
             landings: Vec::new(),
             regions: Vec::new(),
             region_of: HashMap::new(),
             writes: HashMap::new(),
             elides: false,
+            joined: Vec::new(),
+            markers: Vec::new(),
         };
-        tree.find_landings(module, path, function.results(), liveness);
+        tree.find_landings(module, path, function.results(), liveness, joined);
         tree.find_regions();
-        for (row, node) in tree.nodes.iter().enumerate() {
+        tree.find_joined(joined);
+        for row in tree.listing.rows_in_order() {
+            let node = tree.listing.node(row);
             if node.kind() == Kind::LocalSet {
-                tree.writes.entry(node.local).or_default().push(Row(row as u32));
+                tree.writes.entry(node.local).or_default().push(row);
             }
         }
         tree
     }
 
-    fn find_landings(&mut self, module: Module<'_>, path: &ForkPath, results: Type, liveness: &Liveness) {
-        for row in (0..self.nodes.len() as u32).map(Row) {
+    fn find_landings(
+        &mut self,
+        module: Module<'_>,
+        path: &ForkPath,
+        results: Type,
+        liveness: &Liveness,
+        joined: &Joined,
+    ) {
+        for row in self.rows_in_order() {
             let node = self.node(row);
             if !node.is_call() {
                 continue;
             }
             let expr = node.expr();
-            let class = path.classify(module, expr);
+            let class = match joined.markers.get(&expr.address()) {
+                Some(Some(callee)) => CallClass::Direct(*callee),
+                Some(None) => CallClass::Indirect,
+                None if joined.calls.contains_key(&expr.address()) => continue,
+                None => path.classify(module, expr),
+            };
             if class == CallClass::CannotFork {
                 continue;
             }
@@ -74,42 +109,16 @@ impl Tree {
         }
     }
 
-    /// Whether nothing of the function executes after this expression but the return of its value.
-    fn is_tail_position(&self, row: Row) -> bool {
-        let mut row = row;
-        loop {
-            let node = self.node(row);
-            let Some(parent) = self.parent(row) else { return true };
-            match self.node(parent).kind() {
-                Kind::Return => return !self.is_protected(parent),
-                Kind::Block => {
-                    if let Some(next) = self.next_sibling(row) {
-                        let is_void_return = self.node(next).kind() == Kind::Return && self.children(next).is_empty();
-                        return node.type_() == Type::NONE && is_void_return && !self.is_protected(parent);
-                    }
-                }
-                Kind::If if node.child > 0 => {}
-                Kind::Loop => {}
-                _ => return false,
-            }
-            row = parent;
-        }
-    }
-
-    /// Whether an exception thrown here could be caught in this function.
-    fn is_protected(&self, row: Row) -> bool {
-        let mut row = Some(row);
-        while let Some(current) = row {
-            if matches!(self.node(current).kind(), Kind::Try | Kind::TryTable) {
-                return true;
-            }
-            row = self.parent(current);
-        }
-        false
+    fn find_joined(&mut self, joined: &Joined) {
+        let sites: HashMap<usize, Site> =
+            (0..).map(Site).zip(&self.landings).map(|(site, l)| (self.node(l.0).expression, site)).collect();
+        let calls = self.rows_in_order().filter_map(|row| Some((row, *joined.calls.get(&self.node(row).expression)?)));
+        self.joined = calls.filter_map(|(row, marker)| Some((row, *sites.get(&marker)?))).collect();
+        self.markers = self.landings.iter().map(|l| joined.markers.contains_key(&self.node(l.0).expression)).collect();
     }
 
     fn find_regions(&mut self) {
-        let mut marked = vec![false; self.nodes.len()];
+        let mut marked = vec![false; self.row_count()];
         for &(row, _) in &self.landings {
             let mut current = Some(row);
             while let Some(row) = current {
@@ -119,7 +128,7 @@ impl Tree {
                 current = self.parent(row);
             }
         }
-        self.regions = (0..self.nodes.len() as u32).map(Row).filter(|r| marked[r.0 as usize]).collect();
+        self.regions = self.rows_in_order().filter(|r| marked[r.0 as usize]).collect();
         self.region_of = self.regions.iter().enumerate().map(|(i, &row)| (row, RegionId(i as u32))).collect();
     }
 
@@ -135,7 +144,9 @@ impl Tree {
         let landings = self
             .landings
             .iter()
-            .map(|&(row, class)| Landing {
+            .zip(&self.markers)
+            .map(|(&(row, class), &is_join)| Landing {
+                is_join,
                 callee: if class == CallClass::Entry { Callee::Entry } else { Callee::NextFrame },
                 direct: match class {
                     CallClass::Direct(function) => Some(function),
@@ -162,6 +173,7 @@ impl Tree {
             epilogues: Vec::new(),
             captures: Vec::new(),
             rebuilds: Vec::new(),
+            joined: self.joined.iter().map(|&(row, site)| (row.0, site)).collect(),
             elides: self.elides,
             results: function.results(),
         }
@@ -193,16 +205,7 @@ impl Tree {
 
     /// The row of each expression, by address.
     pub fn rows(&self) -> HashMap<usize, Row> {
-        self.nodes.iter().enumerate().map(|(row, node)| (node.expression, Row(row as u32))).collect()
-    }
-
-    pub fn node(&self, row: Row) -> &Node {
-        &self.nodes[row.0 as usize]
-    }
-
-    pub fn parent(&self, row: Row) -> Option<Row> {
-        let parent = self.node(row).parent;
-        (parent != u32::MAX).then_some(Row(parent))
+        self.rows_in_order().map(|row| (self.node(row).expression, row)).collect()
     }
 
     pub fn row_of(&self, region: RegionId) -> Row {
@@ -215,24 +218,6 @@ impl Tree {
 
     pub fn landing_row(&self, site: Site) -> Row {
         self.landings[site.0 as usize].0
-    }
-
-    /// Rows of the children, in order of execution.
-    pub fn children(&self, row: Row) -> Vec<Row> {
-        let mut children = Vec::new();
-        let first = self.node(row).first;
-        let mut end = row.0;
-        while end > first {
-            let child = Row(end - 1);
-            children.push(child);
-            end = self.node(child).first;
-        }
-        children.reverse();
-        children
-    }
-
-    fn next_sibling(&self, row: Row) -> Option<Row> {
-        self.next[row.0 as usize]
     }
 
     /// Whether `earlier` has executed whenever control is at `later`, a row behind it, on the same pass through the loops
@@ -268,10 +253,6 @@ impl Tree {
         outermost
     }
 
-    pub fn rows_in_order(&self) -> impl Iterator<Item = Row> + use<> {
-        (0..self.nodes.len() as u32).map(Row)
-    }
-
     /// Whether the local is written by a row after `after`, up to and including `until`.
     pub fn is_written_between(&self, local: LocalIndex, after: Row, until: Row) -> bool {
         self.writes.get(&local).is_some_and(|rows| {
@@ -279,19 +260,4 @@ impl Tree {
             rows.get(next).is_some_and(|&r| r <= until)
         })
     }
-}
-
-fn next_siblings(nodes: &[Node]) -> Vec<Option<Row>> {
-    let mut next = vec![None; nodes.len()];
-    // The child of each row that was listed last.
-    let mut last_child: Vec<Option<usize>> = vec![None; nodes.len()];
-    for (row, node) in nodes.iter().enumerate() {
-        if node.parent == u32::MAX {
-            continue;
-        }
-        if let Some(previous) = last_child[node.parent as usize].replace(row) {
-            next[previous] = Some(Row(row as u32));
-        }
-    }
-    next
 }

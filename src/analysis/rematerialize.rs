@@ -15,7 +15,8 @@
 
 use std::collections::HashMap;
 
-use crate::analysis::regions::{Row, Tree};
+use crate::analysis::listing::Row;
+use crate::analysis::regions::Tree;
 use crate::ir::{Effects, Kind, Module, Type};
 use crate::options::Replay;
 use crate::plan::{Callee, CarriedOperand, Carry, FunctionPlan, LocalIndex, RegionId, RegionKind, SpillReason};

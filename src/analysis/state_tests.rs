@@ -15,7 +15,8 @@
 
 use std::collections::HashMap;
 
-use crate::analysis::regions::{Row, Tree};
+use crate::analysis::listing::Row;
+use crate::analysis::regions::Tree;
 use crate::ir::{Kind, Module, Type};
 use crate::plan::{Callee, Carry, FunctionPlan, InPlace, LocalIndex, RegionId, Site};
 

@@ -225,6 +225,7 @@ pub mod bridge {
         fn copy_location(func: Pin<&mut Function>, original: usize, replacement: usize);
         fn is_return_call(expression: usize) -> bool;
         fn refinalize(module: Pin<&mut Module>, func: Pin<&mut Function>);
+        fn remove_markers(module: Pin<&mut Module>, func: Pin<&mut Function>, markers: &[String]);
         fn flatten_blocks(func: Pin<&mut Function>);
         fn list_labels(func: Pin<&mut Function>, prefix: &str) -> Vec<String>;
         fn copy_expression(module: Pin<&mut Module>, expression: usize) -> usize;
@@ -267,6 +268,7 @@ pub mod bridge {
         fn replace_references(module: Pin<&mut Module>, function: &str, replacement: &str);
         fn add_resume_function(module: Pin<&mut Module>, like: &Function, name: &str);
         fn add_function_like(module: Pin<&mut Module>, like: &Function, name: &str);
+        fn remove_functions(module: Pin<&mut Module>, functions: &[String]);
         fn put_functions_first(module: Pin<&mut Module>, functions: &[String]);
         fn add_function_table(module: Pin<&mut Module>, name: &str, functions: &[String]);
         fn extend_function_table(module: Pin<&mut Module>, name: &str, functions: &[String]) -> u64;

@@ -109,6 +109,11 @@ impl<'m> Function<'m> {
         bridge::flatten_blocks(self.pin());
     }
 
+    /// Replaces calls of the functions by their operands, and removes what then does nothing.
+    pub fn remove_markers(self, module: Module<'m>, markers: &[String]) {
+        bridge::remove_markers(module.pin(), self.pin(), markers);
+    }
+
     /// Labels of blocks and loops that start with a prefix.
     pub fn labels_with_prefix(self, prefix: &str) -> Vec<String> {
         bridge::list_labels(self.pin(), prefix)

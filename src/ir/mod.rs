@@ -229,6 +229,26 @@ impl<'m> Expr<'m> {
         Some(unsafe { std::ffi::CStr::from_ptr(name) }.to_string_lossy().into_owned())
     }
 
+    /// The label that an unconditional branch goes to.
+    pub fn jump_label(self) -> Option<String> {
+        if self.kind() != Kind::Break {
+            return None;
+        }
+        // SAFETY: the expression is a branch; Binaryen's names are interned, NUL-terminated strings.
+        unsafe {
+            let is_conditional = !c::BinaryenBreakGetCondition(self.raw()).is_null();
+            let name = std::ffi::CStr::from_ptr(c::BinaryenBreakGetName(self.raw()));
+            (!is_conditional).then(|| name.to_string_lossy().into_owned())
+        }
+    }
+
+    /// Puts a child into a block, in front of the one at an index. Panics on other expressions.
+    pub fn insert_child(self, index: u32, child: Expr<'m>) {
+        assert_eq!(self.kind(), Kind::Block);
+        // SAFETY: the expression is a block, and Binaryen checks the index.
+        unsafe { c::BinaryenBlockInsertChildAt(self.raw(), index, child.raw()) }
+    }
+
     /// The local that a `local.get`, `local.set` or `local.tee` names. Panics on other expressions.
     pub fn local(self) -> u32 {
         // SAFETY: each accessor is used on the kind of expression it is for.

@@ -167,6 +167,11 @@ impl<'m> Module<'m> {
         bridge::add_passive_data(self.pin(), name, data);
     }
 
+    /// Removes functions that nothing uses.
+    pub fn remove_functions(self, functions: &[String]) {
+        bridge::remove_functions(self.pin(), functions);
+    }
+
     /// Moves functions to the front, where their indices are short.
     pub fn put_functions_first(self, functions: &[String]) {
         bridge::put_functions_first(self.pin(), functions);

@@ -6,6 +6,7 @@
 pub mod asserts;
 pub mod declarations;
 pub mod epilogue;
+pub mod joins;
 pub mod linking;
 pub mod references;
 pub mod resume;

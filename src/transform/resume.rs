@@ -16,6 +16,7 @@
 //! loops and after any landing. Where the region has such a test anyway (a landing chooses between resuming and
 //! calling, a condition between being forced and evaluated), the code before it goes there: its *lead-in*.
 
+use crate::abi::State;
 use crate::ir::{Builder, Expr, Function, Module, Type};
 use crate::plan::{Callee, Carry, FunctionPlan, Region, RegionId, RegionKind, Site};
 use crate::transform::FunctionCx;
@@ -370,8 +371,13 @@ impl<'m> Rewriter<'_, 'm> {
             return self.put_before(lead_in, choice);
         }
         let call = self.call_resume(site, expr);
+        // A callee that is being unwound can come to a join.
+        let resuming = match plan.landing(site).is_join && lead_in.is_empty() {
+            true => self.build().i32_and(self.rewinding(), self.build().i32(State::Rewinding as u32)),
+            false => self.rewinding(),
+        };
         let expr = self.after_lead_in(lead_in, expr);
-        self.build().if_(self.rewinding(), call, Some(expr))
+        self.build().if_(resuming, call, Some(expr))
     }
 
     /// A landing whose operands hold landings: resumed itself, or executed, perhaps to resume one of those.

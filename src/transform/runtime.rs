@@ -117,6 +117,11 @@ impl Runtime {
         (self.separate && self.has_masks).then(|| self.name("look_mask_up"))
     }
 
+    /// The function that markers of joins call, by what the joined calls return.
+    pub fn join_marker(&self, result: Type) -> String {
+        self.name(&format!("joined{}", self.suffix(result)))
+    }
+
     /// Whether an internal name is one of ours.
     pub fn is_ours(&self, name: &str) -> bool {
         name.starts_with(&self.prefix)

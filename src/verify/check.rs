@@ -48,6 +48,8 @@ pub struct Checker<'a, 'm> {
     resume: Body,
     /// The row of each landing.
     rows: Vec<u32>,
+    /// The row of each call that comes to a join, and the join's site.
+    joined: Vec<(u32, Site)>,
 }
 
 /// In a frame that is expected: whatever is there.
@@ -82,7 +84,10 @@ impl<'a, 'm> Checker<'a, 'm> {
             let site = Some(Site(i as u32));
             rows.push(row.ok_or(Failure { site, problem: Problem::LandingGone })?);
         }
-        Ok(Checker { output, plan, landings, body, resume: Body::read(resume), rows })
+        let gone = |site| Failure { site: Some(site), problem: Problem::LandingGone };
+        let row_of = |&(address, site)| Ok((by_address.get(&address).copied().ok_or(gone(site))?, site));
+        let joined = landings.joined.iter().map(row_of).collect::<Result<_, Failure>>()?;
+        Ok(Checker { output, plan, landings, body, resume: Body::read(resume), rows, joined })
     }
 
     pub fn check(&self) -> Result<(), Failure> {
@@ -95,6 +100,9 @@ impl<'a, 'm> Checker<'a, 'm> {
             if self.is_ever_resumed(site) {
                 resumed.push(self.rewind(site, &unwound).map_err(at)?);
             }
+        }
+        for &(row, site) in &self.joined {
+            self.arrive(row, site).map_err(|problem| Failure { site: Some(site), problem })?;
         }
         self.output.normal.check_function(&self.resume, &resumed)?;
         if let (Some(limit), Some(site)) = (self.output.limit, self.resumed_site()) {
@@ -170,6 +178,20 @@ impl<'a, 'm> Checker<'a, 'm> {
         let frame = self.expected_frame(site);
         self.finish(machine.give(Value::Unknown), &machine, &state, start, &frame, During::Unwinding)?;
         Ok(Unwound { state: machine.state, start, callee, frame, arguments })
+    }
+
+    /// Executes the function from a call that is being unwound to the join that it is to come to.
+    fn arrive(&self, row: u32, site: Site) -> Result<(), Problem> {
+        let mut state = self.output.world.with_callee(self.callee_number(site));
+        self.set_state(&mut state, abi::State::Unwinding);
+        let mut machine = self.after_call(row, state);
+        let (_, after) = self.body.calls[&self.rows[site.0 as usize]];
+        match machine.run() {
+            Stop::Call { .. } if machine.place() == Some(after) => Ok(()),
+            Stop::Call { function, .. } => Err(Problem::CallsUnwinding(function.text())),
+            Stop::Return => Err(Problem::MissesJoin),
+            Stop::Fault(fault) => Err(Problem::NoWayOut(fault)),
+        }
     }
 
     /// A machine that is about to go on after the call.

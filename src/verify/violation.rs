@@ -43,6 +43,8 @@ pub enum Problem {
     LandingGone,
     #[error("unwinding does not lead from the call to the end of the function: {}", reason(.0))]
     NoWayOut(Fault),
+    #[error("unwinding misses the place where calls that go on alike meet")]
+    MissesJoin,
     #[error("unwinding calls {0}")]
     CallsUnwinding(String),
     #[error("it saves or resumes a frame while the state is normal")]

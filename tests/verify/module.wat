@@ -39,6 +39,15 @@
       (drop (call $leaf (local.get $n)))
       (br_if $top (local.tee $n (i32.sub (local.get $n) (i32.const 1))))))
 
+  ;; Two calls that go on alike.
+  (func $meet (export "meet") (param $a i32) (result i32)
+    (local $x i32)
+    (if (local.get $a)
+      (then (local.set $x (call $leaf (i32.const 1))))
+      (else (local.set $x (call $other (i32.const 2)))))
+    (call $note (local.get $a))
+    (local.get $x))
+
   ;; Cannot fork.
   (func $apart (param $n i32)
     (call $note (local.get $n))

@@ -67,6 +67,18 @@ mutations! {
         |module| replace_state(module, "loop", Kind::Break, |code, _| code.build.i32(1));
     a_test_always_leaves_in_the_resume_function: "loop", "it saves or resumes a frame while the state is normal",
         |module| replace_state(module, "loop.resume", Kind::Break, |code, _| code.build.i32(1));
+    a_way_to_a_join_traps: "meet", "unwinding does not lead from the call to the end of the function",
+        |module| {
+            let code = Code::of(module, "meet");
+            let set = code.find(|f| f.expr.kind() == Kind::LocalSet && calls(f.expr.child(0), "leaf"));
+            code.replace(set, code.build.block(None, &[set.expr, code.build.unreachable()], None));
+        };
+    a_way_to_a_join_returns_instead: "meet", "unwinding misses the place where calls that go on alike meet",
+        |module| {
+            let code = Code::of(module, "meet");
+            let set = code.find(|f| f.expr.kind() == Kind::LocalSet && calls(f.expr.child(0), "other"));
+            code.replace(set, code.build.block(None, &[set.expr, code.build.return_(Some(code.build.i32(0)))], None));
+        };
     two_pops_are_swapped: "sites", "is not reloaded from the frame",
         |module| {
             let code = Code::of(module, "sites.resume");

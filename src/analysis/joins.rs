@@ -1,0 +1,163 @@
+//! Finds landings that share what follows them.
+//!
+//! ```text
+//! (block $done
+//!   (if (local.get $c) (then (local.set $r (call $f)) (br $done)))
+//!   (local.set $r (call $g)))
+//! ;; here both calls have returned into $r, and nothing else has happened
+//! ```
+//!
+//! Calls like these need no tests, sites and epilogues of their own. A callee that is being unwound returns a default
+//! value, which goes the same way as any other, up to the point where the ways meet: a *join*. There the state is tested
+//! once, and there the resume function goes on, with whatever the resumed callee returns.
+//!
+//! A call's value is followed into a local, out of blocks and arms, and over unconditional branches out of blocks. It is
+//! not followed out of anything that could catch the resumed callee's exception.
+
+use std::collections::BTreeMap;
+
+use crate::analysis::fork_path::{CallClass, ForkPath};
+use crate::analysis::listing::{Listing, Row};
+use crate::ir::{Function, Kind, Module, Type};
+use crate::plan::LocalIndex;
+
+/// Where ways meet.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Point {
+    /// The expression has the calls' value.
+    Value(Row),
+    /// In front of a child of a block. The local, if there is one, has the calls' value; else it was dropped.
+    Statement { block: Row, child: u32, local: Option<LocalIndex> },
+}
+
+/// Several calls that go on alike.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Join {
+    pub point: Point,
+    pub calls: Vec<Row>,
+    /// What they return: one number, or nothing.
+    pub result: Type,
+    /// The function that all of them call directly, if that is one.
+    pub callee: Option<u32>,
+}
+
+/// The joins of a function's landings.
+pub fn find(module: Module<'_>, path: &ForkPath, function: Function<'_>, listing: &Listing) -> Vec<Join> {
+    let mut groups: BTreeMap<(Point, Type), Join> = BTreeMap::new();
+    for row in listing.rows_in_order().filter(|&row| listing.node(row).is_call()) {
+        let node = listing.node(row);
+        let result = node.type_();
+        let expr = node.expr();
+        if !has_marker(result) || expr.is_return_call() || result == function.results() && listing.is_tail_position(row)
+        {
+            continue;
+        }
+        let callee = match path.classify(module, expr) {
+            CallClass::CannotFork | CallClass::Entry => continue,
+            CallClass::Direct(callee) => Some(callee),
+            CallClass::Indirect => None,
+        };
+        let Some(point) = follow(listing, row).filter(|&point| !is_in_loop(listing, point)) else { continue };
+        let join = groups.entry((point, result)).or_insert(Join { point, calls: Vec::new(), result, callee });
+        join.calls.push(row);
+        join.callee = join.callee.filter(|_| join.callee == callee);
+    }
+    // Where several groups come to one point, the others would be taken for the first.
+    let mut largest: BTreeMap<Point, Join> = BTreeMap::new();
+    for join in groups.into_values().filter(|join| join.calls.len() > 1) {
+        let place = match join.point {
+            Point::Statement { block, child, .. } => Point::Statement { block, child, local: None },
+            value => value,
+        };
+        match largest.get(&place) {
+            Some(other) if other.calls.len() >= join.calls.len() => {}
+            _ => _ = largest.insert(place, join),
+        }
+    }
+    largest.into_values().collect()
+}
+
+/// Whether the point is in a loop. There the test would cost time on ways that come by without a call.
+fn is_in_loop(listing: &Listing, point: Point) -> bool {
+    let (Point::Value(row) | Point::Statement { block: row, .. }) = point;
+    let mut current = Some(row);
+    while let Some(row) = current {
+        if listing.node(row).kind() == Kind::Loop {
+            return true;
+        }
+        current = listing.parent(row);
+    }
+    false
+}
+
+/// Whether values of this type can be followed.
+fn has_marker(result: Type) -> bool {
+    result == Type::NONE || result.is_numeric() && result.components().len() == 1 && result.keyword() != Some("v128")
+}
+
+/// The furthest point that the call's value gets to while nothing else happens; `None` if that is not out of the
+/// statement that the call is in.
+fn follow(listing: &Listing, call: Row) -> Option<Point> {
+    let mut at = call;
+    while listing.node(at).type_().is_concrete() {
+        let parent = listing.parent(at)?;
+        let node = listing.node(parent);
+        let goes_on = match node.kind() {
+            Kind::LocalSet if node.type_() == Type::NONE => {
+                return follow_statement(listing, parent, Some(node.local));
+            }
+            Kind::Drop => return follow_statement(listing, parent, None),
+            Kind::Break => jump_target(listing, parent),
+            Kind::Block => listing.next_sibling(at).is_none().then_some(parent),
+            Kind::If => (listing.node(at).child > 0).then_some(parent),
+            Kind::Loop => Some(parent),
+            _ => None,
+        };
+        match goes_on.filter(|&next| listing.node(next).type_().is_concrete()) {
+            Some(next) => at = next,
+            None => return (at != call).then_some(Point::Value(at)),
+        }
+    }
+    if at == call { follow_statement(listing, call, None) } else { None }
+}
+
+/// The furthest point that control gets to behind a statement while nothing else happens.
+fn follow_statement(listing: &Listing, statement: Row, local: Option<LocalIndex>) -> Option<Point> {
+    let mut at = statement;
+    loop {
+        let parent = listing.parent(at)?;
+        let is_none = listing.node(parent).type_() == Type::NONE;
+        let next = match listing.node(parent).kind() {
+            Kind::Block => match listing.next_sibling(at) {
+                None => Some(parent).filter(|_| is_none),
+                Some(next) => {
+                    let target = jump_target(listing, next).filter(|&t| listing.node(t).type_() == Type::NONE);
+                    if target.is_none() {
+                        return Some(Point::Statement { block: parent, child: listing.node(next).child, local });
+                    }
+                    target
+                }
+            },
+            Kind::If if listing.node(at).child > 0 => Some(parent).filter(|_| is_none),
+            Kind::Loop => Some(parent).filter(|_| is_none),
+            _ => None,
+        };
+        at = next?;
+    }
+}
+
+/// The block at whose end an unconditional branch leads, if that is within the same handlers.
+fn jump_target(listing: &Listing, row: Row) -> Option<Row> {
+    let label = listing.node(row).expr().jump_label()?;
+    let mut current = row;
+    loop {
+        current = listing.parent(current)?;
+        let node = listing.node(current);
+        match node.kind() {
+            Kind::Try | Kind::TryTable => return None,
+            Kind::Block if node.expr().label().as_ref() == Some(&label) => return Some(current),
+            Kind::Loop if node.expr().label().as_ref() == Some(&label) => return None,
+            _ => {}
+        }
+    }
+}
