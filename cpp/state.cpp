@@ -3,6 +3,7 @@
 #include "fork-instrument/src/ir/ffi.rs.h"
 #include "ir/find_all.h"
 #include "ir/module-utils.h"
+#include "ir/names.h"
 #include "wasm-builder.h"
 
 namespace fork_instrument {
@@ -109,84 +110,140 @@ struct WriteCollector : public PostWalker<WriteCollector> {
   void visitArrayCmpxchg(ArrayCmpxchg* curr) { add(curr->ref); }
 };
 
-// Whether an expression makes an object of a type that is written.
-bool makes_written(Expression* expression, const Types& written) {
-  struct Finder : public PostWalker<Finder, UnifiedExpressionVisitor<Finder>> {
-    const Types& written;
-    bool found = false;
-    explicit Finder(const Types& written) : written(written) {}
-    void visitExpression(Expression* curr) {
-      if (curr->is<StructNew>() || curr->is<ArrayNew>() || curr->is<ArrayNewFixed>()) {
-        auto made = curr->type.getHeapType();
-        found = found || std::any_of(written.begin(), written.end(),
-                                     [&](HeapType type) { return HeapType::isSubType(made, type); });
-      }
-    }
-  };
-  Finder finder(written);
-  finder.walk(expression);
-  return finder.found;
+// Whether functions can tell whether two references are to the same object.
+bool compares(Expression* body) {
+  return !FindAll<RefEq>(body).list.empty() || !FindAll<StructCmpxchg>(body).list.empty() ||
+         !FindAll<ArrayCmpxchg>(body).list.empty();
 }
+
+// Finds constant expressions that hold objects which must be those of the parent.
+struct HolderFinder : public PostWalker<HolderFinder, UnifiedExpressionVisitor<HolderFinder>> {
+  const Types& written;
+  // Objects of any type count.
+  bool any;
+  // Globals that hold such objects.
+  std::unordered_set<Name> holders;
+  bool found;
+
+  HolderFinder(const Types& written, bool any) : written(written), any(any), found(false) {}
+
+  void visitExpression(Expression* curr) {
+    if (curr->is<StructNew>() || curr->is<ArrayNew>() || curr->is<ArrayNewFixed>()) {
+      auto made = curr->type.getHeapType();
+      found = found || any || std::any_of(written.begin(), written.end(), [&](HeapType type) {
+                return HeapType::isSubType(made, type);
+              });
+    } else if (auto* get = curr->dynCast<GlobalGet>()) {
+      found = found || holders.count(get->name);
+    }
+  }
+  bool holds(Expression* expression) {
+    found = false;
+    walk(expression);
+    return found;
+  }
+  bool holds(const ElementSegment& segment) {
+    return std::any_of(segment.data.begin(), segment.data.end(), [&](Expression* item) { return holds(item); });
+  }
+};
 
 } // namespace
 
-rust::Vec<ObjectHolder> list_changing_objects(Module& module) {
+rust::Vec<ObjectHolder> list_changing_objects(Module& module, bool are_copied) {
   rust::Vec<ObjectHolder> rows;
   if (!module.features.hasGC()) {
     return rows;
   }
-  ModuleUtils::ParallelFunctionAnalysis<Types> analysis(module, [&](Function* func, Types& types) {
+  struct Use {
+    Types written;
+    bool compares = false;
+  };
+  ModuleUtils::ParallelFunctionAnalysis<Use> analysis(module, [&](Function* func, Use& use) {
     if (!func->imported()) {
-      WriteCollector(types).walk(func->body);
+      WriteCollector(use.written).walk(func->body);
+      use.compares = compares(func->body);
     }
   });
   Types written;
-  for (auto& [_, types] : analysis.map) {
-    written.insert(types.begin(), types.end());
+  bool any = false;
+  for (auto& [_, use] : analysis.map) {
+    written.insert(use.written.begin(), use.written.end());
+    any = any || (are_copied && use.compares);
   }
+  HolderFinder finder(written, any);
+  // Constant expressions read globals in front of them.
   for (auto& global : module.globals) {
-    if (!global->imported() && makes_written(global->init, written)) {
-      rows.push_back({to_rust(global->name), true});
+    if (!global->imported() && finder.holds(global->init)) {
+      finder.holders.insert(global->name);
+      rows.push_back({to_rust(global->name), 0});
     }
   }
   for (auto& table : module.tables) {
-    auto* init = table->init;
-    bool found = init && makes_written(init, written);
+    bool found = table->init && finder.holds(table->init);
     for (auto& segment : module.elementSegments) {
-      if (segment->table == table->name) {
-        found = found || std::any_of(segment->data.begin(), segment->data.end(),
-                                     [&](Expression* item) { return makes_written(item, written); });
-      }
+      found = found || (segment->table == table->name && finder.holds(*segment));
     }
     if (found) {
-      rows.push_back({to_rust(table->name), false});
+      rows.push_back({to_rust(table->name), 1});
+    }
+  }
+  for (auto& segment : module.elementSegments) {
+    if (!segment->table && finder.holds(*segment)) {
+      rows.push_back({to_rust(segment->name), 2});
     }
   }
   return rows;
 }
 
-bool make_global_mutable(Module& module, rust::Str text) {
-  auto name = as_name(text);
-  auto* global = module.getGlobal(name);
-  if (global->mutable_) {
-    return true;
-  }
+rust::Vec<rust::String> make_globals_mutable(Module& module, rust::Slice<const rust::String> names) {
   struct Reads : public PostWalker<Reads> {
-    Name name;
-    bool found = false;
-    void visitGlobalGet(GlobalGet* curr) { found = found || curr->name == name; }
+    std::unordered_set<Name> read;
+    void visitGlobalGet(GlobalGet* curr) { read.insert(curr->name); }
   };
   Reads reads;
-  reads.name = name;
   reads.walkModuleCode(&module);
-  bool exported = std::any_of(module.exports.begin(), module.exports.end(), [&](auto& item) {
-    return item->kind == ExternalKind::Global && *item->getInternalName() == name;
-  });
-  if (global->imported() || exported || reads.found) {
-    return false;
+  std::unordered_set<Name> exported;
+  for (auto& item : module.exports) {
+    if (item->kind == ExternalKind::Global) {
+      exported.insert(*item->getInternalName());
+    }
   }
-  global->mutable_ = true;
-  return true;
+  rust::Vec<rust::String> out;
+  std::unordered_map<Name, Name> copies;
+  for (auto& text : names) {
+    auto name = as_name(rust::Str(text));
+    auto* global = module.getGlobal(name);
+    if (!global->mutable_ && (global->imported() || exported.count(name))) {
+      out.push_back("");
+      continue;
+    }
+    if (!global->mutable_ && reads.read.count(name)) {
+      Builder builder(module);
+      auto copy = Names::getValidGlobalName(module, name.toString() + ".current");
+      auto* init = builder.makeGlobalGet(name, global->type);
+      module.addGlobal(Builder::makeGlobal(copy, global->type, init, Builder::Mutable));
+      copies[name] = copy;
+      name = copy;
+    } else {
+      global->mutable_ = true;
+    }
+    out.push_back(to_rust(name));
+  }
+  struct Redirect : public PostWalker<Redirect> {
+    const std::unordered_map<Name, Name>& copies;
+    explicit Redirect(const std::unordered_map<Name, Name>& copies) : copies(copies) {}
+    void visitGlobalGet(GlobalGet* curr) {
+      if (auto found = copies.find(curr->name); found != copies.end()) {
+        curr->name = found->second;
+      }
+    }
+  };
+  for (auto& func : module.functions) {
+    if (!copies.empty() && !func->imported()) {
+      Redirect(copies).walk(func->body);
+    }
+  }
+  return out;
 }
 
 } // namespace fork_instrument

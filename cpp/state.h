@@ -17,9 +17,11 @@ void note_drops(Module& module, const SegmentRow& segment, rust::Str global);
 void add_drop_again(Module& module, rust::Str name, rust::Slice<const SegmentRow> segments,
                     rust::Slice<const rust::String> globals);
 
-// Globals and tables that start with an object that the program writes to.
-rust::Vec<ObjectHolder> list_changing_objects(Module& module);
-// Makes a global mutable. False, and nothing is changed, if it is imported, exported or read by a constant expression.
-bool make_global_mutable(Module& module, rust::Str name);
+// Globals, tables and passive element segments with objects that must be those of the parent: the program writes to
+// them, or they hold such ones, or, if other objects are copied for a child, the program compares objects.
+rust::Vec<ObjectHolder> list_changing_objects(Module& module, bool are_copied);
+// Makes globals mutable. One that a constant expression reads stays as it is, and functions read a copy from now on.
+// Returns the names of the mutable ones; empty if a global is imported or exported.
+rust::Vec<rust::String> make_globals_mutable(Module& module, rust::Slice<const rust::String> names);
 
 } // namespace fork_instrument

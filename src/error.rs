@@ -75,15 +75,22 @@ pub enum Error {
     )]
     ReferenceGlobal(String),
     #[error(
-        "the global {0} holds an object that the program changes, and memory cannot hold it: keep such objects in tables \
-         with --pass-arg=fork-instrument-refs@tables, for a host that carries these over"
+        "the global {0} holds an object that the program changes, or compares with others that a child gets copies of, and \
+         memory cannot hold it: keep such objects in tables with --pass-arg=fork-instrument-refs@tables, for a host that \
+         carries these over"
     )]
     ObjectInGlobal(String),
     #[error(
-        "the global {0} holds an object that the program changes, and it cannot get another one: it is exported, or a \
-         constant expression reads it. Make it mutable, and initialize what reads it at run time"
+        "the global {0} holds an object that the program changes, or compares with others that a child gets copies of, and \
+         it cannot get another one, because it is exported: leave out the export, or make the global mutable"
     )]
     FixedObjectInGlobal(String),
+    #[error(
+        "the element segment {0} holds an object that the program changes, or compares with others that a child gets copies \
+         of, and nothing but a fresh instance fills a passive segment: make the object in a function, or let the segment be \
+         an active one of a table"
+    )]
+    ObjectInSegment(String),
     #[error(
         "the resume functions cannot be in a module of their own: that needs a table to meet in, and this module has an \
          imported table and no reference types. Enable reference types, or leave out --pass-arg=fork-instrument-resume"

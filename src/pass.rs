@@ -65,8 +65,8 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     runtime.separate = options.resume.is_some();
     runtime.sharing = options.sharing;
     runtime.asserts = options.asserts;
-    let hidden = HiddenState::find(module, &options)?;
-    state::prepare(module, &mut runtime, &hidden)?;
+    let mut hidden = HiddenState::find(module, &options)?;
+    state::prepare(module, &mut runtime, &mut hidden)?;
     let globals = globals_to_save(module, &options, &hidden)?;
     declarations::add(module, &mut runtime, &options)?;
     asserts::add(module, &runtime, &path);

@@ -6,14 +6,17 @@
 //! - memories and tables that are neither exported nor imported: they are exported, for hosts to copy. Tables that nobody
 //!   writes are the same in any instance;
 //! - segments that the program dropped: a global notes it, and `rewind_begin` drops them again;
-//! - objects that a global starts with and that the program changes. They are kept in a table, as what mutable globals of
-//!   references hold is, or the module is refused.
+//! - objects that a global starts with and that the program changes, and those that hold such ones. They are kept in a
+//!   table, as what mutable globals of references hold is, or the module is refused. Where other objects are copied for a
+//!   child, because tables hold them, and the program compares objects, all that globals start with are kept so: what was
+//!   one object in the parent is one in the child;
+//! - such objects in passive element segments: the module is refused.
 
 use std::collections::HashSet;
 
 use crate::analysis::fork_path::kind;
 use crate::error::Error;
-use crate::ir::{Module, SegmentRow};
+use crate::ir::{Module, SegmentRow, TableRow};
 use crate::options::{Options, Refs};
 
 #[derive(Default)]
@@ -30,13 +33,20 @@ impl HiddenState {
     pub fn find(module: Module<'_>, options: &Options) -> Result<HiddenState, Error> {
         let exports = module.exports();
         let is_exported = |kind: u32, name: &str| exports.iter().any(|e| e.kind == kind && e.item == name);
-        let (globals, tables): (Vec<_>, Vec<_>) = module.changing_objects().into_iter().partition(|o| o.is_global);
-        let globals: Vec<String> = globals.into_iter().map(|o| o.name).collect();
+        let written: HashSet<String> =
+            module.calls().into_iter().filter(|c| c.kind == kind::TABLE_WRITE).map(|c| c.target).collect();
+        let is_open = |t: &TableRow| t.imported || is_exported(1, &t.name) || written.contains(&t.name);
+        let are_copied = options.refs == Refs::Tables || module.tables().iter().any(|t| !t.of_functions && is_open(t));
+        let holders = module.changing_objects(are_copied);
+        let of_kind = |kind| holders.iter().filter(move |h| h.kind == kind).map(|h| h.name.clone());
+        if let Some(segment) = of_kind(2).next() {
+            return Err(Error::ObjectInSegment(segment));
+        }
+        let globals: Vec<String> = of_kind(0).collect();
         if let (Some(global), Refs::Refuse) = (globals.first(), options.refs) {
             return Err(Error::ObjectInGlobal(global.clone()));
         }
-        let mut changing: HashSet<String> = tables.into_iter().map(|o| o.name).collect();
-        changing.extend(module.calls().into_iter().filter(|c| c.kind == kind::TABLE_WRITE).map(|c| c.target));
+        let changing: HashSet<String> = of_kind(1).chain(written.iter().cloned()).collect();
         let tables = module.tables().into_iter().filter(|t| changing.contains(&t.name));
         let tables = tables.filter(|t| !t.imported && !is_exported(1, &t.name)).map(|t| t.name).collect();
         let memories = module.memories().into_iter().filter(|m| !m.imported && !is_exported(2, &m.name));

@@ -132,10 +132,12 @@ pub mod bridge {
         is_data: bool,
     }
 
-    /// A global or a table that holds objects.
+    /// What holds objects.
+    #[derive(Clone, Debug)]
     struct ObjectHolder {
         name: String,
-        is_global: bool,
+        /// 0: a global, 1: a table, 2: a passive element segment.
+        kind: u32,
     }
 
     /// A slot of the resume table.
@@ -345,8 +347,8 @@ pub mod bridge {
         fn list_dropped_segments(module: Pin<&mut Module>) -> Vec<SegmentRow>;
         fn note_drops(module: Pin<&mut Module>, segment: &SegmentRow, global: &str);
         fn add_drop_again(module: Pin<&mut Module>, name: &str, segments: &[SegmentRow], globals: &[String]);
-        fn list_changing_objects(module: Pin<&mut Module>) -> Vec<ObjectHolder>;
-        fn make_global_mutable(module: Pin<&mut Module>, name: &str) -> bool;
+        fn list_changing_objects(module: Pin<&mut Module>, are_copied: bool) -> Vec<ObjectHolder>;
+        fn make_globals_mutable(module: Pin<&mut Module>, names: &[String]) -> Vec<String>;
 
         fn register_pass(name: &str, description: &str);
         fn run_wasm_opt(arguments: &[u8]) -> Result<i32>;

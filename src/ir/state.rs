@@ -19,14 +19,16 @@ impl<'m> Module<'m> {
         bridge::add_drop_again(self.pin(), name, segments, globals);
     }
 
-    /// Globals and tables that start with an object that the program writes to.
-    pub fn changing_objects(self) -> Vec<ObjectHolder> {
-        bridge::list_changing_objects(self.pin())
+    /// Globals, tables and passive element segments with objects that must be those of the parent: the program writes to
+    /// them, or they hold such ones, or, if other objects are copied for a child, the program compares objects.
+    pub fn changing_objects(self, are_copied: bool) -> Vec<ObjectHolder> {
+        bridge::list_changing_objects(self.pin(), are_copied)
     }
 
-    /// Makes a global mutable; false if it is imported, exported or read by a constant expression.
-    pub fn make_global_mutable(self, name: &str) -> bool {
-        bridge::make_global_mutable(self.pin(), name)
+    /// Makes globals mutable, or, where a constant expression reads one, adds a mutable copy that functions read instead.
+    /// The names of the mutable ones; empty for what is imported or exported.
+    pub fn make_globals_mutable(self, names: &[String]) -> Vec<String> {
+        bridge::make_globals_mutable(self.pin(), names)
     }
 
     pub fn export_memory(self, export: &str, memory: &str) {

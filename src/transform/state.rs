@@ -7,10 +7,12 @@ use crate::ir::Module;
 use crate::transform::runtime::{Runtime, quoted};
 
 /// Before globals to save are chosen: those that note dropped segments are among them, and so are those with objects.
-pub fn prepare(module: Module<'_>, runtime: &mut Runtime, state: &HiddenState) -> Result<(), Error> {
-    if let Some(global) = state.globals.iter().find(|g| !module.make_global_mutable(g)) {
-        return Err(Error::FixedObjectInGlobal(global.clone()));
+pub fn prepare(module: Module<'_>, runtime: &mut Runtime, state: &mut HiddenState) -> Result<(), Error> {
+    let globals = module.make_globals_mutable(&state.globals);
+    if let Some(at) = globals.iter().position(String::is_empty) {
+        return Err(Error::FixedObjectInGlobal(state.globals.swap_remove(at)));
     }
+    state.globals = globals;
     if state.dropped.is_empty() {
         return Ok(());
     }
