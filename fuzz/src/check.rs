@@ -57,6 +57,9 @@ pub struct Counts {
     pub runs: u64,
 }
 
+/// What the verifier does not accept is a finding.
+const VERIFY: &str = "--pass-arg=fork-instrument-verify";
+
 /// How long a run of the original may take. Runs with forks may take much longer, on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -64,10 +67,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub const RESERVE: u64 = 192 << 10;
 
 impl Case {
-    /// The whole pipeline's arguments, with or without our pass.
+    /// The whole pipeline's arguments, with or without our pass, whose output is verified.
     fn args(&self, instrument: bool) -> Vec<String> {
         let ours = |arg: &&String| instrument || !arg.contains("fork-instrument");
-        self.options.iter().chain(&self.passes).filter(ours).cloned().collect()
+        let verify = instrument.then(|| VERIFY.to_owned());
+        verify.into_iter().chain(self.options.iter().chain(&self.passes).filter(ours).cloned()).collect()
     }
 
     /// The pipeline, for people.
