@@ -10,6 +10,7 @@ use crate::analysis::frames::FrameKind;
 use crate::analysis::legacy::find_landing_in_catch;
 use crate::analysis::listing::Listing;
 use crate::analysis::references::{ReferenceRules, Refusal};
+use crate::analysis::regions::Joined;
 use crate::analysis::state::HiddenState;
 use crate::error::Error;
 use crate::frame::lay_out_masks;
@@ -303,7 +304,16 @@ fn make_plans<'m>(
         let listing = Listing::of(function);
         let joins = analysis::joins::find(module, path, function, &listing);
         let joined = transform::joins::mark(module, runtime, &listing, &joins);
-        let plan = analysis::plan_function(module, path, function, options.replay, kind, &rules, &joined);
+        let plan =
+            |joined: &Joined| analysis::plan_function(module, path, function, options.replay, kind, &rules, joined);
+        let plan = plan(&joined).or_else(|refusal| {
+            // What the function has to do with references may be different for each of the calls that meet.
+            if joins.is_empty() {
+                return Err(refusal);
+            }
+            function.remove_markers(module, &transform::joins::markers(runtime));
+            plan(&Joined::default())
+        });
         *plans[i].lock().expect("no thread panicked") = Some(plan);
     })
     .map_err(Error::Binaryen)?;
