@@ -3,6 +3,7 @@
 #include "fork-instrument/src/ir/ffi.rs.h"
 #include "ir/debuginfo.h"
 #include "ir/iteration.h"
+#include "ir/module-utils.h"
 #include "ir/type-updating.h"
 #include "ir/utils.h"
 #include "wasm-traversal.h"
@@ -187,6 +188,50 @@ void give_up_exactness(Module& module, Function& func) {
 }
 
 } // namespace
+
+bool give_up_exactness(Module& module) {
+  if (!module.features.hasGC() || module.features.hasCustomDescriptors()) {
+    return false;
+  }
+  GlobalTypeRewriter::SignatureUpdates signatures;
+  for (auto type : ModuleUtils::collectHeapTypes(module)) {
+    if (type.isSignature() && (is_exact(type.getSignature().params) || is_exact(type.getSignature().results))) {
+      signatures[type] = Signature(inexact(type.getSignature().params), inexact(type.getSignature().results));
+    }
+  }
+  auto changes = !signatures.empty();
+  for (auto& global : module.globals) {
+    if (!global->imported() && is_exact(global->type)) {
+      global->type = inexact(global->type);
+      changes = true;
+    }
+  }
+  if (changes) {
+    GlobalTypeRewriter::updateSignatures(signatures, module, WorldMode::Closed);
+    struct Walker : public PostWalker<Walker> {
+      void visitGlobalGet(GlobalGet* curr) { curr->type = getModule()->getGlobal(curr->name)->type; }
+      void visitCall(Call* curr) { note(curr, getModule()->getFunction(curr->target)->type.getHeapType()); }
+      void visitCallIndirect(CallIndirect* curr) { note(curr, curr->heapType); }
+      void visitCallRef(CallRef* curr) {
+        if (auto type = curr->target->type; type.isRef() && type.getHeapType().isSignature()) {
+          note(curr, type.getHeapType());
+        }
+      }
+      void note(Expression* call, HeapType type) {
+        if (call->type.isConcrete()) {
+          call->type = type.getSignature().results;
+        }
+      }
+    };
+    for (auto& func : module.functions) {
+      if (!func->imported()) {
+        Walker().walkFunctionInModule(func.get(), &module);
+        refinalize(module, *func);
+      }
+    }
+  }
+  return changes;
+}
 
 void refinalize(Module& module, Function& func) {
   give_up_exactness(module, func);

@@ -24,6 +24,10 @@ void copy_location(Function& func, size_t original, size_t replacement);
 // Whether a call expression is a tail call; false for all that is no call.
 bool is_return_call(size_t expression);
 
+// Optimisers find out that references are exact. Without custom descriptors that is not written, and there are no casts
+// to such types: globals and signatures give it up, and so do all functions then. Returns whether there were any.
+bool give_up_exactness(Module& module);
+
 // Recomputes all types of the body, and makes locals that cannot be null valid again.
 void refinalize(Module& module, Function& func);
 

@@ -42,10 +42,13 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     check_not_instrumented(module)?;
     check_entries(module, &options)?;
     replace_entry_references(module, &options);
-    let path = ForkPath::discover(module, &options);
+    let mut path = ForkPath::discover(module, &options);
     if !path.has_entry() {
         warn_about_entries(module, &options);
         return Ok(());
+    }
+    if module.give_up_exactness() {
+        path = ForkPath::discover(module, &options);
     }
     for entry in path.unmatched_entries(&options.entry) {
         warn(&format!("entry: the module does not import {}", entry.text()));

@@ -226,6 +226,7 @@ pub mod bridge {
         fn copy_body(module: Pin<&mut Module>, from: Pin<&mut Function>, to: Pin<&mut Function>);
         fn copy_location(func: Pin<&mut Function>, original: usize, replacement: usize);
         fn is_return_call(expression: usize) -> bool;
+        fn give_up_exactness(module: Pin<&mut Module>) -> bool;
         fn refinalize(module: Pin<&mut Module>, func: Pin<&mut Function>);
         fn remove_markers(module: Pin<&mut Module>, func: Pin<&mut Function>, markers: &[String]);
         fn flatten_blocks(func: Pin<&mut Function>);

@@ -42,6 +42,11 @@ impl<'m> Module<'m> {
         bridge::module_facts(&self.pin())
     }
 
+    /// Makes exact types of globals and signatures inexact if no cast can lead to such types. Whether there were any.
+    pub fn give_up_exactness(self) -> bool {
+        bridge::give_up_exactness(self.pin())
+    }
+
     pub fn functions(self) -> Vec<FunctionRow> {
         bridge::list_functions(&self.pin())
     }
