@@ -470,6 +470,73 @@ void add_reference_table(Module& module, rust::Str text, rust::Str export_name, 
   module.addElementSegment(std::move(segment));
 }
 
+namespace {
+
+// Adds to a set the functions that something refers to other than by an ordinary call: their types are seen there.
+struct ReferenceCollector : public PostWalker<ReferenceCollector> {
+  std::unordered_set<Name>& names;
+  explicit ReferenceCollector(std::unordered_set<Name>& names) : names(names) {}
+  void visitRefFunc(RefFunc* curr) { names.insert(curr->func); }
+  void visitCall(Call* curr) {
+    if (curr->isReturn) {
+      names.insert(curr->target);
+    }
+  }
+};
+
+struct BottomCallRelaxer : public PostWalker<BottomCallRelaxer> {
+  const std::unordered_map<Name, Type>& results;
+  explicit BottomCallRelaxer(const std::unordered_map<Name, Type>& results) : results(results) {}
+  void visitCall(Call* curr) {
+    auto found = results.find(curr->target);
+    if (found != results.end() && curr->type != Type::unreachable) {
+      curr->type = found->second;
+      replaceCurrent(Builder(*getModule()).makeRefAs(RefAsNonNull, curr));
+    }
+  }
+};
+
+} // namespace
+
+void relax_bottom_results(Module& module, rust::Slice<const rust::String> names) {
+  std::unordered_map<Name, Type> results;
+  for (auto& name : names) {
+    auto* func = module.getFunction(as_name(rust::Str(name)));
+    auto type = func->getResults();
+    if (type.isRef() && type.isNonNullable() && type.getHeapType().isBottom()) {
+      results[func->name] = type.with(Nullable);
+    }
+  }
+  if (results.empty()) {
+    return;
+  }
+  std::unordered_set<Name> fixed;
+  ReferenceCollector collector(fixed);
+  collector.walkModuleCode(&module);
+  for (auto& func : module.functions) {
+    if (!func->imported()) {
+      collector.walk(func->body);
+    }
+  }
+  for (auto& item : module.exports) {
+    if (item->kind == ExternalKind::Function) {
+      fixed.insert(*item->getInternalName());
+    }
+  }
+  for (auto name : fixed) {
+    results.erase(name);
+  }
+  for (auto& [name, type] : results) {
+    auto* func = module.getFunction(name);
+    func->type = Type(HeapType(Signature(func->getParams(), type)), NonNullable, Exact);
+  }
+  for (auto& func : module.functions) {
+    if (!func->imported()) {
+      BottomCallRelaxer(results).walkFunctionInModule(func.get(), &module);
+    }
+  }
+}
+
 size_t make_default(Module& module, size_t type) { return as_address(DefaultMaker(module).make(Type(type))); }
 
 } // namespace fork_instrument

@@ -76,4 +76,8 @@ rust::Vec<TagRow> list_tags(const Module& module);
 void add_reference_table(Module& module, rust::Str name, rust::Str export_name, size_t type, uint32_t size,
                          rust::Slice<const rust::String> functions);
 
+// Functions that return a non-null reference to nothing, which they therefore never do, return a nullable one from now
+// on. Those that are exported, referenced or tail-called stay as they are.
+void relax_bottom_results(Module& module, rust::Slice<const rust::String> names);
+
 } // namespace fork_instrument

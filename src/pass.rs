@@ -40,6 +40,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
         return Ok(());
     }
     check_not_instrumented(module)?;
+    module.remove_zeros_from_names();
     check_entries(module, &options)?;
     replace_entry_references(module, &options);
     let mut path = ForkPath::discover(module, &options);
@@ -76,6 +77,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     asserts::add(module, &runtime, &path);
 
     let names: Vec<String> = path.defined().iter().map(|&f| path.function(f).name.clone()).collect();
+    module.relax_bottom_results(&names);
     pass.run_on_functions(module, &names, &["dce"]).map_err(Error::Binaryen)?;
     transform::joins::add_markers(module, &runtime);
     let mut plans = make_plans(pass, module, &path, &names, &options, &runtime)?;

@@ -205,6 +205,7 @@ pub mod bridge {
         include!("cpp/code.h");
         include!("cpp/analyses.h");
         include!("cpp/module.h");
+        include!("cpp/names.h");
         include!("cpp/references.h");
         include!("cpp/registration.h");
         include!("cpp/split.h");
@@ -344,6 +345,9 @@ pub mod bridge {
             functions: &[String],
         );
         fn make_default(module: Pin<&mut Module>, type_id: usize) -> usize;
+        fn relax_bottom_results(module: Pin<&mut Module>, names: &[String]);
+
+        fn remove_zeros_from_names(module: Pin<&mut Module>);
 
         fn list_dropped_segments(module: Pin<&mut Module>) -> Vec<SegmentRow>;
         fn note_drops(module: Pin<&mut Module>, segment: &SegmentRow, global: &str);

@@ -38,6 +38,11 @@ impl<'m> Module<'m> {
         Builder::new(self)
     }
 
+    /// Gives items with a zero byte in their names, which a name section can have and a parsed text cannot, others.
+    pub fn remove_zeros_from_names(self) {
+        bridge::remove_zeros_from_names(self.pin());
+    }
+
     pub fn facts(self) -> ModuleFacts {
         bridge::module_facts(&self.pin())
     }

@@ -154,6 +154,12 @@ impl<'m> Module<'m> {
         bridge::add_reference_table(self.pin(), name, export, hierarchy.top().0, size, functions);
     }
 
+    /// Functions that return a non-null reference to nothing, which they therefore never do, return a nullable one from
+    /// now on. Those that are exported, referenced or tail-called stay as they are.
+    pub fn relax_bottom_results(self, functions: &[String]) {
+        bridge::relax_bottom_results(self.pin(), functions);
+    }
+
     /// Some value of the type, if there is one that can be made. Can add functions to the module.
     pub fn make_default(self, type_: Type) -> Option<Expr<'m>> {
         match bridge::make_default(self.pin(), type_.0) {
