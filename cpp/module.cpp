@@ -3,6 +3,7 @@
 
 #include "fork-instrument/src/ir/ffi.rs.h"
 #include "ir/find_all.h"
+#include "ir/iteration.h"
 #include "ir/module-utils.h"
 #include "ir/names.h"
 #include "ir/table-utils.h"
@@ -21,7 +22,6 @@ ModuleFacts module_facts(const Module& module) {
   facts.reference_types = module.features.hasReferenceTypes();
   facts.bulk_memory = module.features.hasBulkMemory();
   facts.mutable_globals = module.features.hasMutableGlobals();
-  facts.exceptions = module.features.hasExceptionHandling();
   facts.multimemory = module.features.hasMultiMemory();
   facts.multivalue = module.features.hasMultivalue();
   facts.has_dylink = bool(module.dylinkSection);
@@ -105,7 +105,7 @@ rust::Vec<Reference> list_references(Module& module) {
 
 namespace {
 
-enum class Kind : uint32_t { Call, CallIndirect, CallRef, RefFunc, TableWrite, GlobalWrite, StackSwitch };
+enum class Kind : uint32_t { Call, CallIndirect, CallRef, RefFunc, TableWrite, GlobalWrite, StackSwitch, LegacyTry };
 
 // Collects what one body calls, refers to and writes.
 struct CallCollector : public PostWalker<CallCollector> {
@@ -145,6 +145,7 @@ struct CallCollector : public PostWalker<CallCollector> {
   void visitResume(Resume*) { add(Kind::StackSwitch, Name()); }
   void visitResumeThrow(ResumeThrow*) { add(Kind::StackSwitch, Name()); }
   void visitStackSwitch(StackSwitch*) { add(Kind::StackSwitch, Name()); }
+  void visitTry(Try*) { add(Kind::LegacyTry, Name()); }
 };
 
 } // namespace
@@ -178,6 +179,33 @@ rust::Vec<CallSite> list_calls(Module& module) {
     }
   }
   return rows;
+}
+
+rust::Vec<rust::String> functions_with_calls(Module& module, uint32_t at_least) {
+  using Counts = std::unordered_map<Name, uint32_t>;
+  struct Counter : public PostWalker<Counter> {
+    Counts& counts;
+    explicit Counter(Counts& counts) : counts(counts) {}
+    void visitCall(Call* curr) { counts[curr->target]++; }
+  };
+  ModuleUtils::ParallelFunctionAnalysis<Counts> analysis(module, [&](Function* func, Counts& counts) {
+    if (!func->imported()) {
+      Counter(counts).walk(func->body);
+    }
+  });
+  Counts sums;
+  for (auto& [_, counts] : analysis.map) {
+    for (auto& [name, count] : counts) {
+      sums[name] += count;
+    }
+  }
+  rust::Vec<rust::String> names;
+  for (auto& func : module.functions) {
+    if (!func->imported() && sums[func->name] >= at_least) {
+      names.push_back(to_rust(func->name));
+    }
+  }
+  return names;
 }
 
 bool is_sub_type(size_t callee, size_t expected) { return HeapType::isSubType(HeapType(callee), HeapType(expected)); }
@@ -319,6 +347,8 @@ void add_resume_function(Module& module, const Function& original, rust::Str nam
       func->setLocalName(i, like.getLocalName(i));
     }
   }
+  func->prologLocation = like.prologLocation;
+  func->epilogLocation = like.epilogLocation;
   func->body = Builder(module).makeUnreachable();
   module.addFunction(std::move(func));
 }
@@ -471,11 +501,66 @@ void for_each_function(Pass& pass, Module& module, rust::Slice<const rust::Strin
   pool->work(workers);
 }
 
+namespace {
+
+// Whether dead-code elimination would change anything: a walk that finds nothing costs a fifth of the pass.
+struct DeadCodeFinder : public PostWalker<DeadCodeFinder, UnifiedExpressionVisitor<DeadCodeFinder>> {
+  bool found = false;
+
+  static bool is_dead_end(Expression* curr) { return curr && curr->type == Type::unreachable; }
+
+  bool is_dead(Block* curr) {
+    auto& list = curr->list;
+    if (list.empty()) {
+      return false;
+    }
+    auto dead_end = std::find_if(list.begin(), list.end(), is_dead_end);
+    if (dead_end == list.end()) {
+      return false;
+    }
+    bool is_last = *dead_end == list.back();
+    return !is_last || (list.size() == 1 && list[0]->is<Unreachable>()) || curr->type.isConcrete();
+  }
+
+  void visitExpression(Expression* curr) {
+    if (auto* block = curr->dynCast<Block>()) {
+      found = found || is_dead(block);
+    } else if (auto* loop = curr->dynCast<Loop>()) {
+      found = found || loop->body->is<Unreachable>();
+    } else if (curr->is<Try>() || curr->is<TryTable>() || curr->type == Type::unreachable || curr->is<If>()) {
+      // What ends in a dead end in some of its children.
+      for (auto* child : ChildIterator(curr)) {
+        bool is_arm = curr->is<If>() && child != curr->cast<If>()->condition;
+        found = found || (is_dead_end(child) && !is_arm);
+      }
+      if (auto* iff = curr->dynCast<If>()) {
+        found = found || (curr->type != Type::unreachable && is_dead_end(iff->ifTrue) && is_dead_end(iff->ifFalse));
+      }
+    }
+  }
+};
+
+bool has_dead_code(Function* func) {
+  DeadCodeFinder finder;
+  finder.walk(func->body);
+  return finder.found;
+}
+
+} // namespace
+
 void run_on_functions(Pass& pass, Module& module, rust::Slice<const rust::String> functions,
                       rust::Slice<const rust::String> passes) {
   std::vector<Function*> targets;
   for (auto& name : functions) {
     targets.push_back(module.getFunction(wasm::Name(std::string_view(name.data(), name.size()))));
+  }
+  // Threads share runners: each makes its own instance of the pass.
+  std::vector<std::pair<std::string, std::unique_ptr<PassRunner>>> runners;
+  for (auto& name : passes) {
+    auto& [text, runner] =
+        runners.emplace_back(std::string(name), std::make_unique<PassRunner>(&module, pass.getPassOptions()));
+    runner->setIsNested(true);
+    runner->add(text);
   }
   std::atomic<size_t> next{0};
   auto* pool = ThreadPool::get();
@@ -486,12 +571,11 @@ void run_on_functions(Pass& pass, Module& module, rust::Slice<const rust::String
       if (index >= targets.size()) {
         return ThreadWorkState::Finished;
       }
-      PassRunner runner(&module, pass.getPassOptions());
-      runner.setIsNested(true);
-      for (auto& name : passes) {
-        runner.add(std::string(name.data(), name.size()));
+      for (auto& [name, runner] : runners) {
+        if (name != "dce" || has_dead_code(targets[index])) {
+          runner->runOnFunction(targets[index]);
+        }
       }
-      runner.runOnFunction(targets[index]);
       return ThreadWorkState::More;
     });
   }

@@ -30,6 +30,9 @@ rust::Vec<Reference> list_references(Module& module);
 // threads.
 rust::Vec<CallSite> list_calls(Module& module);
 
+// Defined functions that so many direct calls name, in order of the module.
+rust::Vec<rust::String> functions_with_calls(Module& module, uint32_t at_least);
+
 // What one call expression calls. Panics on other expressions.
 CallSite describe_call(size_t call);
 

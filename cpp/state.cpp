@@ -13,15 +13,16 @@ using namespace wasm;
 rust::Vec<SegmentRow> list_dropped_segments(Module& module) {
   // In order of the module.
   std::unordered_set<Name> data, elements;
+  struct Collector : public PostWalker<Collector> {
+    std::unordered_set<Name>&data, &elements;
+    Collector(std::unordered_set<Name>& data, std::unordered_set<Name>& elements) : data(data), elements(elements) {}
+    void visitDataDrop(DataDrop* curr) { data.insert(curr->segment); }
+    void visitElemDrop(ElemDrop* curr) { elements.insert(curr->segment); }
+  };
+  Collector collector(data, elements);
   for (auto& func : module.functions) {
-    if (func->imported() || func->name == module.start) {
-      continue;
-    }
-    for (auto* drop : FindAll<DataDrop>(func->body).list) {
-      data.insert(drop->segment);
-    }
-    for (auto* drop : FindAll<ElemDrop>(func->body).list) {
-      elements.insert(drop->segment);
+    if (!func->imported() && func->name != module.start) {
+      collector.walk(func->body);
     }
   }
   rust::Vec<SegmentRow> rows;
@@ -147,11 +148,24 @@ struct HolderFinder : public PostWalker<HolderFinder, UnifiedExpressionVisitor<H
   }
 };
 
+// Whether a constant expression of the module makes objects.
+bool makes_objects(Module& module) {
+  struct Finder : public PostWalker<Finder> {
+    bool found = false;
+    void visitStructNew(StructNew*) { found = true; }
+    void visitArrayNew(ArrayNew*) { found = true; }
+    void visitArrayNewFixed(ArrayNewFixed*) { found = true; }
+  };
+  Finder finder;
+  finder.walkModuleCode(&module);
+  return finder.found;
+}
+
 } // namespace
 
 rust::Vec<ObjectHolder> list_changing_objects(Module& module, bool are_copied) {
   rust::Vec<ObjectHolder> rows;
-  if (!module.features.hasGC()) {
+  if (!module.features.hasGC() || !makes_objects(module)) {
     return rows;
   }
   struct Use {

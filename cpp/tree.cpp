@@ -1,7 +1,8 @@
 #include "tree.h"
 
+#include <algorithm>
+
 #include "fork-instrument/src/ir/ffi.rs.h"
-#include "ir/debuginfo.h"
 #include "ir/iteration.h"
 #include "ir/module-utils.h"
 #include "ir/type-updating.h"
@@ -102,29 +103,78 @@ void set_child(size_t parent, uint32_t index, size_t child) {
   ChildIterator(expression).getChild(index) = as_expression(child);
 }
 
-void copy_body(Module& module, Function& from, Function& to) {
-  to.body = ExpressionManipulator::copy(from.body, module);
-  to.prologLocation = from.prologLocation;
-  to.epilogLocation = from.epilogLocation;
+size_t copy_code(Module& module, Function& from, Function& to, size_t expression, rust::Slice<const size_t> left_out) {
+  auto is_left_out = [&](Expression* curr) {
+    return curr && std::find(left_out.begin(), left_out.end(), as_address(curr)) != left_out.end();
+  };
+  auto* copy = ExpressionManipulator::flexibleCopy(
+      as_expression(expression), module, [&](Expression* curr) { return is_left_out(curr) ? curr : nullptr; });
   if (from.debugLocations.empty() && from.codeAnnotations.empty()) {
-    return;
+    return as_address(copy);
   }
-  auto originals = list_nodes(from);
-  auto copies = list_nodes(to);
-  for (size_t i = 0; i < originals.size(); i++) {
-    auto* original = as_expression(originals[i].expression);
-    auto* copy = as_expression(copies[i].expression);
+  std::vector<std::pair<Expression*, Expression*>> pairs = {{as_expression(expression), copy}};
+  while (!pairs.empty()) {
+    auto [original, copied] = pairs.back();
+    pairs.pop_back();
+    if (original == copied) {
+      continue;
+    }
     if (auto found = from.debugLocations.find(original); found != from.debugLocations.end()) {
-      to.debugLocations[copy] = found->second;
+      to.debugLocations[copied] = found->second;
     }
     if (auto found = from.codeAnnotations.find(original); found != from.codeAnnotations.end()) {
-      to.codeAnnotations[copy] = found->second;
+      to.codeAnnotations[copied] = found->second;
     }
+    ChildIterator originals(original), copies(copied);
+    for (Index i = 0; i < originals.getNumChildren(); i++) {
+      pairs.emplace_back(originals.getChild(i), copies.getChild(i));
+    }
+  }
+  return as_address(copy);
+}
+
+void copy_location(Function& from, Function& to, size_t original, size_t replacement) {
+  auto found = from.debugLocations.find(as_expression(original));
+  if (found != from.debugLocations.end()) {
+    to.debugLocations.emplace(as_expression(replacement), found->second);
   }
 }
 
-void copy_location(Function& func, size_t original, size_t replacement) {
-  debuginfo::copyOriginalToReplacement(as_expression(original), as_expression(replacement), &func);
+namespace {
+
+void set_list(ExpressionList& list, rust::Slice<const size_t> expressions) {
+  list.resize(expressions.size());
+  for (size_t i = 0; i < expressions.size(); i++) {
+    list[i] = as_expression(expressions[i]);
+  }
+}
+
+} // namespace
+
+size_t make_block(Module& module, rust::Str label, rust::Slice<const size_t> children, bool has_type, size_t type) {
+  auto* block = module.allocator.alloc<Block>();
+  set_list(block->list, children);
+  if (has_type) {
+    block->finalize(Type(type));
+  }
+  if (!label.empty()) {
+    block->name = as_name(label);
+  }
+  if (!has_type) {
+    block->finalize();
+  } else if (!label.empty()) {
+    block->type = Type(type);
+  }
+  return as_address(block);
+}
+
+size_t make_call(Module& module, rust::Str function, rust::Slice<const size_t> operands, size_t results) {
+  auto* call = module.allocator.alloc<Call>();
+  call->target = as_name(function);
+  set_list(call->operands, operands);
+  call->type = Type(results);
+  call->finalize();
+  return as_address(call);
 }
 
 bool is_return_call(size_t address) {

@@ -15,11 +15,18 @@ rust::Vec<Node> list_nodes(Function& func);
 size_t get_child(size_t parent, uint32_t index);
 void set_child(size_t parent, uint32_t index, size_t child);
 
-// Gives `to` a deep copy of the body of `from`, with debug locations and code annotations.
-void copy_body(Module& module, Function& from, Function& to);
+// A copy, for `to`, of code of `from`, with debug locations and code annotations; but expressions in `left_out` are put
+// into the copy themselves, for the caller to replace.
+size_t copy_code(Module& module, Function& from, Function& to, size_t expression, rust::Slice<const size_t> left_out);
 
-// Gives `replacement` the debug location of `original`.
-void copy_location(Function& func, size_t original, size_t replacement);
+// Gives `replacement`, in `to`, the debug location of `original`, in `from`.
+void copy_location(Function& from, Function& to, size_t original, size_t replacement);
+
+// A block; its type is computed from its contents unless one is given. A type that is given to a block with a label
+// (which can be empty) stays as it is, even where nothing reaches the end: Binaryen would walk all that is inside in
+// search of a branch. Lists are as long as they must be, which the C API's are not.
+size_t make_block(Module& module, rust::Str label, rust::Slice<const size_t> children, bool has_type, size_t type);
+size_t make_call(Module& module, rust::Str function, rust::Slice<const size_t> operands, size_t results);
 
 // Whether a call expression is a tail call; false for all that is no call.
 bool is_return_call(size_t expression);

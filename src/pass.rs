@@ -14,7 +14,7 @@ use crate::analysis::regions::Joined;
 use crate::analysis::state::HiddenState;
 use crate::error::Error;
 use crate::frame::lay_out_masks;
-use crate::ir::{self, Function, GlobalRow, Hierarchy, Module, Pass, TableRow, Type};
+use crate::ir::{self, CallSite, Function, GlobalRow, Hierarchy, Module, Pass, TableRow, Type};
 use crate::options::{self, Options, Refs, Sharing};
 use crate::output;
 use crate::plan::{Callee, FunctionNumber, FunctionPlan};
@@ -42,14 +42,14 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     check_not_instrumented(module)?;
     module.remove_zeros_from_names();
     check_entries(module, &options)?;
-    replace_entry_references(module, &options);
-    let mut path = ForkPath::discover(module, &options);
+    let calls = replace_entry_references(module, &options);
+    let mut path = ForkPath::discover(module, &options, calls);
     if !path.has_entry() {
         warn_about_entries(module, &options);
         return Ok(());
     }
     if module.give_up_exactness() {
-        path = ForkPath::discover(module, &options);
+        path = ForkPath::discover(module, &options, module.calls());
     }
     for entry in path.unmatched_entries(&options.entry) {
         warn(&format!("entry: the module does not import {}", entry.text()));
@@ -59,7 +59,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
         path.explain().iter().for_each(|line| eprintln!("{line}"));
     }
     check_start(module, &path)?;
-    check_stacks(module, &path)?;
+    check_stacks(&path)?;
     modernize_exceptions(pass, module, &path)?;
     if options.resume.is_some() && !module.facts().mutable_globals {
         return Err(Error::NoMutableGlobals);
@@ -70,9 +70,9 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     runtime.separate = options.resume.is_some();
     runtime.sharing = options.sharing;
     runtime.asserts = options.asserts;
-    let mut hidden = HiddenState::find(module, &options)?;
+    let mut hidden = HiddenState::find(module, &path, &options)?;
     state::prepare(module, &mut runtime, &mut hidden)?;
-    let globals = globals_to_save(module, &options, &hidden)?;
+    let globals = globals_to_save(module, &path, &options, &hidden)?;
     declarations::add(module, &mut runtime, &options)?;
     asserts::add(module, &runtime, &path);
 
@@ -97,7 +97,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     runtime::add_reference_finishers(module, &runtime);
     fill_table(module, &runtime)?;
     linking::raise_reserve_at_start(module, &runtime);
-    rewrite(pass, module, &runtime, &plans)?;
+    let plans = rewrite(pass, module, &runtime, plans, options.verify)?;
     roots::add(module, &runtime, &roots);
     state::export(module, &hidden);
     if let Some(before) = before {
@@ -145,26 +145,22 @@ fn check_entries(module: Module<'_>, options: &Options) -> Result<(), Error> {
 }
 
 /// A frame with the entry's arguments must exist: where an entry import is exported, referenced or tail-called, a
-/// function that calls it takes its place.
-fn replace_entry_references(module: Module<'_>, options: &Options) {
+/// function that calls it takes its place. Returns the module's calls afterwards.
+fn replace_entry_references(module: Module<'_>, options: &Options) -> Vec<CallSite> {
     let functions = module.functions();
     let is_entry = |f: &ir::FunctionRow| {
         f.imported && options.entry.iter().any(|p| p.matches(&format!("{}.{}", f.module, f.base)))
     };
-    let entries: Vec<&ir::FunctionRow> = functions.iter().filter(|f| is_entry(f)).collect();
-    if entries.is_empty() {
-        return;
-    }
-    let mut used: Vec<String> = module.references().into_iter().map(|r| r.function).collect();
+    let calls = module.calls();
+    let mut used: HashSet<String> = module.references().into_iter().map(|r| r.function).collect();
     used.extend(module.exports().into_iter().filter(|e| e.kind == 0).map(|e| e.item));
-    used.extend(
-        module
-            .calls()
-            .into_iter()
-            .filter(|c| c.kind == kind::REF_FUNC || c.kind == kind::CALL && c.is_return)
-            .map(|c| c.target),
-    );
-    for entry in entries.iter().filter(|e| used.contains(&e.name)) {
+    let is_use = |c: &&CallSite| c.kind == kind::REF_FUNC || c.kind == kind::CALL && c.is_return;
+    used.extend(calls.iter().filter(is_use).map(|c| c.target.clone()));
+    let entries: Vec<&ir::FunctionRow> = functions.iter().filter(|f| is_entry(f) && used.contains(&f.name)).collect();
+    if entries.is_empty() {
+        return calls;
+    }
+    for entry in entries {
         let mut name = format!("fork_entry.{}", entry.name);
         while functions.iter().any(|f| f.name == name) {
             name.push('_');
@@ -177,6 +173,7 @@ fn replace_entry_references(module: Module<'_>, options: &Options) {
         wrapper.set_body(build.call(&entry.name, &arguments, import.results()));
         module.replace_references(&entry.name, &name);
     }
+    module.calls()
 }
 
 /// For a module that does not import an entry, or not under that name.
@@ -215,8 +212,8 @@ fn check_start(module: Module<'_>, path: &ForkPath) -> Result<(), Error> {
 }
 
 /// A fork on one stack cannot save the others.
-fn check_stacks(module: Module<'_>, path: &ForkPath) -> Result<(), Error> {
-    match module.calls().into_iter().find(|c| c.kind == kind::STACK_SWITCH) {
+fn check_stacks(path: &ForkPath) -> Result<(), Error> {
+    match path.sites(kind::STACK_SWITCH).next() {
         Some(switch) if !path.defined().is_empty() => {
             Err(Error::SeveralStacks(path.function(switch.caller).name.clone()))
         }
@@ -258,9 +255,14 @@ fn choose_memory(module: Module<'_>, options: &Options) -> Result<FrameMemory, E
 }
 
 /// The module's own mutable globals, less references that keep their first value in its first state.
-fn globals_to_save(module: Module<'_>, options: &Options, hidden: &HiddenState) -> Result<Vec<GlobalRow>, Error> {
+fn globals_to_save(
+    module: Module<'_>,
+    path: &ForkPath,
+    options: &Options,
+    hidden: &HiddenState,
+) -> Result<Vec<GlobalRow>, Error> {
     let mut globals: Vec<GlobalRow> = module.globals();
-    let constant = constant_globals(module);
+    let constant = constant_globals(module, path);
     globals.retain(|g| g.mutable_ && !g.imported);
     let is_constant = |g: &GlobalRow| constant.contains(&g.name) && !hidden.globals.contains(&g.name);
     globals.retain(|g| Type::from_id(g.type_id).is_numeric() || !is_constant(g));
@@ -276,21 +278,19 @@ fn globals_to_save(module: Module<'_>, options: &Options, hidden: &HiddenState) 
 }
 
 /// Globals that keep the value that they start with.
-fn constant_globals(module: Module<'_>) -> Vec<String> {
-    let mut changing: HashSet<String> =
-        module.calls().into_iter().filter(|c| c.kind == kind::GLOBAL_WRITE).map(|c| c.target).collect();
+fn constant_globals(module: Module<'_>, path: &ForkPath) -> Vec<String> {
+    let mut changing: HashSet<String> = path.sites(kind::GLOBAL_WRITE).map(|site| site.target.clone()).collect();
     changing.extend(module.exports().into_iter().filter(|e| e.kind == 3).map(|e| e.item));
     let is_constant = |g: &GlobalRow| !g.mutable_ || !g.imported && !changing.contains(&g.name);
     module.globals().into_iter().filter(is_constant).map(|g| g.name).collect()
 }
 
-fn reference_rules(module: Module<'_>, options: &Options) -> ReferenceRules {
-    let mut written: HashSet<String> =
-        module.calls().into_iter().filter(|c| c.kind == kind::TABLE_WRITE).map(|c| c.target).collect();
+fn reference_rules(module: Module<'_>, path: &ForkPath, options: &Options) -> ReferenceRules {
+    let mut written: HashSet<String> = path.sites(kind::TABLE_WRITE).map(|site| site.target.clone()).collect();
     written.extend(module.exports().into_iter().filter(|e| e.kind == 1).map(|e| e.item));
     let is_constant = |t: &TableRow| !t.imported && !written.contains(&t.name);
     let tables = module.tables().into_iter().filter(is_constant).map(|t| t.name).collect();
-    ReferenceRules { tables, globals: constant_globals(module), refs: options.refs }
+    ReferenceRules { tables, globals: constant_globals(module, path), refs: options.refs }
 }
 
 fn make_plans<'m>(
@@ -302,7 +302,7 @@ fn make_plans<'m>(
     runtime: &Runtime,
 ) -> Result<Vec<FunctionPlan>, Error> {
     let kind = if module.facts().bulk_memory { FrameKind::BySite } else { FrameKind::ByFunction };
-    let rules = reference_rules(module, options);
+    let rules = reference_rules(module, path, options);
     let plans: Vec<Mutex<Option<Result<FunctionPlan, Refusal<'m>>>>> = names.iter().map(|_| Mutex::new(None)).collect();
     pass.for_each_function(module, names, &|i, _| {
         let function = module.function(&names[i]);
@@ -434,20 +434,33 @@ fn fill_table(module: Module<'_>, runtime: &Runtime) -> Result<(), Error> {
     Ok(())
 }
 
-fn rewrite<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, plans: &[FunctionPlan]) -> Result<(), Error> {
-    let plans: Vec<&FunctionPlan> = plans.iter().filter(|p| p.is_resumable()).collect();
+/// Carries out the plans. Each is dropped at once, unless they are to be kept: together they are as large as the code.
+fn rewrite<'m>(
+    pass: Pass<'m>,
+    module: Module<'m>,
+    runtime: &Runtime,
+    plans: Vec<FunctionPlan>,
+    keep: bool,
+) -> Result<Vec<FunctionPlan>, Error> {
     let names: Vec<String> = plans.iter().map(|p| p.function.clone()).collect();
+    let plans: Vec<Mutex<Option<FunctionPlan>>> = plans.into_iter().map(|p| Mutex::new(Some(p))).collect();
     pass.for_each_function(module, &names, &|i, _| {
+        let mut slot = plans[i].lock().expect("no thread panicked");
+        let plan = slot.take().expect("each function is rewritten once");
         let function = module.function(&names[i]);
-        if plans[i].has_own_resume() {
-            let resumed = module.function(runtime.resume_name(plans[i].number));
-            resume::write(module, function, resumed, plans[i], runtime);
+        if plan.has_own_resume() {
+            let resumed = module.function(runtime.resume_name(plan.number));
+            resume::write(module, function, resumed, &plan, runtime);
             resumed.flatten_blocks();
         }
-        unwind::instrument(module, function, plans[i], runtime);
-        function.flatten_blocks();
+        if plan.is_resumable() {
+            unwind::instrument(module, function, &plan, runtime);
+            function.flatten_blocks();
+        }
+        *slot = keep.then_some(plan);
     })
-    .map_err(Error::Binaryen)
+    .map_err(Error::Binaryen)?;
+    Ok(plans.into_iter().filter_map(|slot| slot.into_inner().expect("no thread panicked")).collect())
 }
 
 fn remove_markers<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, names: &[String]) -> Result<(), Error> {
@@ -471,14 +484,10 @@ fn clean_up<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime) -> Result
 }
 
 /// Calls of a helper that pay for its being among the first functions, which makes the indices of others longer.
-const BUSY: usize = 50;
+const BUSY: u32 = 50;
 
 /// Helpers that are called from very many places get the shortest indices.
 fn put_busy_helpers_first(module: Module<'_>, runtime: &Runtime) {
-    let mut calls: BTreeMap<String, usize> = BTreeMap::new();
-    for call in module.calls().into_iter().filter(|c| c.kind == kind::CALL && runtime.is_ours(&c.target)) {
-        *calls.entry(call.target).or_default() += 1;
-    }
-    let busy: Vec<String> = calls.into_iter().filter(|&(_, count)| count >= BUSY).map(|(name, _)| name).collect();
-    module.put_functions_first(&busy);
+    let busy = module.functions_with_calls(BUSY).into_iter().filter(|name| runtime.is_ours(name));
+    module.put_functions_first(&busy.collect::<Vec<_>>());
 }

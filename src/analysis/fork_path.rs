@@ -19,6 +19,7 @@ pub mod kind {
     pub const TABLE_WRITE: u32 = 4;
     pub const GLOBAL_WRITE: u32 = 5;
     pub const STACK_SWITCH: u32 = 6;
+    pub const LEGACY_TRY: u32 = 7;
 }
 
 /// Why a function is on the fork path.
@@ -68,10 +69,13 @@ pub struct ForkPath {
     /// (table, heap type) and heap type pairs through which a function of the fork path can be called.
     forking_tables: HashSet<(String, usize)>,
     forking_references: HashSet<usize>,
+    /// All sites but calls.
+    others: Vec<CallSite>,
 }
 
 impl ForkPath {
-    pub fn discover(module: Module<'_>, options: &Options) -> ForkPath {
+    /// `calls` are the module's.
+    pub fn discover(module: Module<'_>, options: &Options, calls: Vec<CallSite>) -> ForkPath {
         let functions = module.functions();
         let index = functions.iter().enumerate().map(|(i, f)| (f.name.clone(), i as u32)).collect();
         let entries = (0..functions.len() as u32)
@@ -92,8 +96,8 @@ impl ForkPath {
             shared_tables: HashSet::new(),
             forking_tables: HashSet::new(),
             forking_references: HashSet::new(),
+            others: Vec::new(),
         };
-        let calls = module.calls();
         path.find_references(module, &calls);
         if options.sharing != Sharing::None {
             let exports = module.exports().into_iter().filter(|e| e.kind == 1).map(|e| e.item);
@@ -102,6 +106,7 @@ impl ForkPath {
         }
         path.close(module, &calls, options);
         path.find_forking_types(module, &calls, options);
+        path.others = calls.into_iter().filter(|c| c.kind >= kind::TABLE_WRITE).collect();
         path
     }
 
@@ -355,6 +360,12 @@ impl ForkPath {
     /// Whether a table is imported or exported, so that hosts can enter functions through it.
     pub fn has_open_table(&self) -> bool {
         self.has_open_table
+    }
+
+    /// Sites of a kind that is no call and no reference, in functions on the path or not.
+    pub fn sites(&self, kind: u32) -> impl Iterator<Item = &CallSite> {
+        debug_assert!(kind >= kind::TABLE_WRITE);
+        self.others.iter().filter(move |c| c.kind == kind)
     }
 
     /// One line a function: why it is on the path.

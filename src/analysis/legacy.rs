@@ -4,7 +4,9 @@
 //! lead into a catch body, so a resume function cannot go there. Such a module is translated to modern exception
 //! handling first, as a whole, because engines refuse modules that mix the two.
 
-use crate::analysis::fork_path::{CallClass, ForkPath};
+use std::collections::HashSet;
+
+use crate::analysis::fork_path::{CallClass, ForkPath, kind};
 use crate::ir::{Kind, Module};
 
 /// A call in a catch body of legacy exception handling that can fork.
@@ -15,15 +17,10 @@ pub struct LandingInCatch {
 
 /// The first landing in a legacy catch body, if there is one.
 pub fn find_landing_in_catch(module: Module<'_>, path: &ForkPath) -> Option<LandingInCatch> {
-    if !module.facts().exceptions {
-        return None;
-    }
-    path.defined().into_iter().find_map(|index| {
+    let with_try: HashSet<u32> = path.sites(kind::LEGACY_TRY).map(|site| site.caller).collect();
+    path.defined().into_iter().filter(|index| with_try.contains(index)).find_map(|index| {
         let function = module.function(&path.function(index).name);
         let nodes = function.nodes();
-        if !nodes.iter().any(|n| n.kind() == Kind::Try) {
-            return None;
-        }
         let is_in_catch = |row: usize| {
             let mut node = &nodes[row];
             while let Some(parent) = nodes.get(node.parent as usize) {

@@ -1,7 +1,8 @@
-//! Building expressions through Binaryen's C API.
+//! Building expressions.
 
 use std::ffi::CString;
 
+use super::ffi::bridge;
 use super::{Expr, Module, Type, c};
 
 /// A constant of a numeric type other than v128.
@@ -113,19 +114,10 @@ impl<'m> Builder<'m> {
     /// needs one given. A type that is given to a block with a label stays, until the function is refinalized: Binaryen
     /// would walk all that is inside in search of a branch, for each of many blocks within each other.
     pub fn block(self, label: Option<&str>, children: &[Expr<'m>], type_: Option<Type>) -> Expr<'m> {
-        let label = label.map(c_name);
-        let mut raw: Vec<_> = children.iter().map(|e| e.raw()).collect();
-        let given = type_.map_or_else(|| unsafe { c::BinaryenTypeAuto() }, |t| t.0);
-        let is_given = type_.is_some();
-        let name_now = label.as_ref().filter(|_| !is_given).map_or(std::ptr::null(), |l| l.as_ptr());
-        let block = unsafe { c::BinaryenBlock(self.raw(), name_now, raw.as_mut_ptr(), raw.len() as u32, given) };
-        if let (Some(label), true) = (label, is_given) {
-            unsafe {
-                c::BinaryenBlockSetName(block, label.as_ptr());
-                c::BinaryenExpressionSetType(block, given);
-            }
-        }
-        Expr::from_raw(block)
+        let children: Vec<usize> = children.iter().map(|e| e.address()).collect();
+        let type_id = type_.map_or(0, |t| t.0);
+        let label = label.unwrap_or_default();
+        Expr::from_address(bridge::make_block(self.0.pin(), label, &children, type_.is_some(), type_id))
     }
 
     /// A single expression for a list: itself if there is one, else a block.
@@ -182,11 +174,8 @@ impl<'m> Builder<'m> {
     }
 
     pub fn call(self, function: &str, operands: &[Expr<'m>], results: Type) -> Expr<'m> {
-        let function = c_name(function);
-        let mut raw: Vec<_> = operands.iter().map(|e| e.raw()).collect();
-        Expr::from_raw(unsafe {
-            c::BinaryenCall(self.raw(), function.as_ptr(), raw.as_mut_ptr(), raw.len() as u32, results.0)
-        })
+        let operands: Vec<usize> = operands.iter().map(|e| e.address()).collect();
+        Expr::from_address(bridge::make_call(self.0.pin(), function, &operands, results.0))
     }
 
     /// `call_indirect` of a function without parameters.

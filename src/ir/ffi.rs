@@ -45,7 +45,6 @@ pub mod bridge {
         reference_types: bool,
         bulk_memory: bool,
         mutable_globals: bool,
-        exceptions: bool,
         multivalue: bool,
         multimemory: bool,
         has_dylink: bool,
@@ -117,7 +116,7 @@ pub mod bridge {
         /// Index of the function whose body it is in.
         caller: u32,
         /// 0 `call`, 1 `call_indirect`, 2 `call_ref`, 3 `ref.func`, 4 a write to a table, 5 a write of a reference to a global,
-        /// 6 a switch to another stack.
+        /// 6 a switch to another stack, 7 a legacy `try`.
         kind: u32,
         /// The function, table or global.
         target: String,
@@ -224,8 +223,22 @@ pub mod bridge {
         fn list_nodes(func: Pin<&mut Function>) -> Vec<Node>;
         fn get_child(parent: usize, index: u32) -> usize;
         fn set_child(parent: usize, index: u32, child: usize);
-        fn copy_body(module: Pin<&mut Module>, from: Pin<&mut Function>, to: Pin<&mut Function>);
-        fn copy_location(func: Pin<&mut Function>, original: usize, replacement: usize);
+        fn copy_code(
+            module: Pin<&mut Module>,
+            from: Pin<&mut Function>,
+            to: Pin<&mut Function>,
+            expression: usize,
+            left_out: &[usize],
+        ) -> usize;
+        fn copy_location(from: Pin<&mut Function>, to: Pin<&mut Function>, original: usize, replacement: usize);
+        fn make_block(
+            module: Pin<&mut Module>,
+            label: &str,
+            children: &[usize],
+            has_type: bool,
+            type_id: usize,
+        ) -> usize;
+        fn make_call(module: Pin<&mut Module>, function: &str, operands: &[usize], results: usize) -> usize;
         fn is_return_call(expression: usize) -> bool;
         fn give_up_exactness(module: Pin<&mut Module>) -> bool;
         fn refinalize(module: Pin<&mut Module>, func: Pin<&mut Function>);
@@ -260,6 +273,7 @@ pub mod bridge {
         fn list_tables(module: &Module) -> Vec<TableRow>;
         fn list_references(module: Pin<&mut Module>) -> Vec<Reference>;
         fn list_calls(module: Pin<&mut Module>) -> Vec<CallSite>;
+        fn functions_with_calls(module: Pin<&mut Module>, at_least: u32) -> Vec<String>;
         fn describe_call(call: usize) -> Result<CallSite>;
         fn is_sub_type(callee: usize, expected: usize) -> bool;
         fn has_name_with_prefix(module: &Module, prefix: &str) -> bool;

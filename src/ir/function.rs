@@ -89,14 +89,16 @@ impl<'m> Function<'m> {
         bridge::read_code(self.pin())
     }
 
-    /// Gives `to` a deep copy of this function's body, with debug locations.
-    pub fn copy_body_to(self, module: Module<'m>, to: Function<'m>) {
-        bridge::copy_body(module.pin(), self.pin(), to.pin());
+    /// A copy, for `to`, of code of this function, with debug locations. Expressions in `left_out` are in the copy
+    /// themselves: the caller must replace them.
+    pub fn copy_code_to(self, module: Module<'m>, to: Function<'m>, code: Expr<'m>, left_out: &[Expr<'m>]) -> Expr<'m> {
+        let left_out: Vec<usize> = left_out.iter().map(|e| e.address()).collect();
+        Expr::from_address(bridge::copy_code(module.pin(), self.pin(), to.pin(), code.address(), &left_out))
     }
 
-    /// Gives `replacement` the debug location of `original`.
-    pub fn copy_location(self, original: Expr<'m>, replacement: Expr<'m>) {
-        bridge::copy_location(self.pin(), original.address(), replacement.address());
+    /// Gives `replacement`, in `to`, the debug location of `original`, in this function.
+    pub fn copy_location_to(self, to: Function<'m>, original: Expr<'m>, replacement: Expr<'m>) {
+        bridge::copy_location(self.pin(), to.pin(), original.address(), replacement.address());
     }
 
     /// Recomputes all types, and makes locals that cannot be null valid again.

@@ -77,6 +77,11 @@ impl<'m> Module<'m> {
         bridge::list_references(self.pin())
     }
 
+    /// Defined functions that so many direct calls name.
+    pub fn functions_with_calls(self, at_least: u32) -> Vec<String> {
+        bridge::functions_with_calls(self.pin(), at_least)
+    }
+
     /// Calls, function references and table writes in function bodies.
     pub fn calls(self) -> Vec<CallSite> {
         bridge::list_calls(self.pin())

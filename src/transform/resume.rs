@@ -18,7 +18,7 @@
 
 use crate::abi::State;
 use crate::ir::{Builder, Expr, Function, Module, Type};
-use crate::plan::{Callee, Carry, FunctionPlan, Region, RegionId, RegionKind, Site};
+use crate::plan::{Callee, CarriedOperand, Carry, FunctionPlan, Region, RegionId, RegionKind, Site};
 use crate::transform::FunctionCx;
 use crate::transform::epilogue::{pop_frame, push_frame};
 use crate::transform::references;
@@ -43,13 +43,12 @@ pub fn write<'m>(
 ) {
     let Some(root) = plan.root else { return };
     let references = references::capture(module, original, plan);
-    original.copy_body_to(module, resume);
     for &type_ in &plan.spills {
         resume.add_local(type_, "fork.operand");
     }
     let site = (plan.landings.len() > 1).then(|| resume.add_local(Type::I32, "fork.site"));
-    let mut rewriter = Rewriter { cx: FunctionCx::resume(module, resume, plan, runtime), site };
-    let body = rewriter.rewrite(root, resume.body(), Entry::Rewinding, Vec::new());
+    let mut rewriter = Rewriter { cx: FunctionCx::resume(module, resume, plan, runtime), original, site };
+    let body = rewriter.rewrite(root, original.body(), Entry::Rewinding, Vec::new());
     body.finalize();
 
     let again = rewriter.cx.new_label("again");
@@ -87,8 +86,10 @@ pub fn write<'m>(
     resume.refinalize(module);
 }
 
+/// Makes code of the resume function out of code of the original, which stays as it is: what is dropped is never copied.
 struct Rewriter<'a, 'm> {
     cx: FunctionCx<'a, 'm>,
+    original: Function<'m>,
     /// The local with the site that is resumed, if there are several.
     site: Option<u32>,
 }
@@ -98,7 +99,23 @@ impl<'m> Rewriter<'_, 'm> {
         self.cx.build
     }
 
-    /// Rewrites a region. The lead-in is executed before it, and only when it is entered normally.
+    /// A copy of code of the original.
+    fn copy(&self, code: Expr<'m>) -> Expr<'m> {
+        self.copy_around(code, &[])
+    }
+
+    fn copy_all(&self, code: &[Expr<'m>]) -> impl Iterator<Item = Expr<'m>> {
+        code.iter().map(|&expr| self.copy(expr))
+    }
+
+    /// A copy without some of its children, which must be set.
+    fn copy_around(&self, code: Expr<'m>, children: &[u32]) -> Expr<'m> {
+        let left_out: Vec<Expr<'m>> = children.iter().map(|&child| code.child(child)).collect();
+        self.original.copy_code_to(self.cx.module, self.cx.function, code, &left_out)
+    }
+
+    /// Rewrites a region of the original. The lead-in, which is a copy, is executed before it, and only when it is
+    /// entered normally.
     fn rewrite(&mut self, id: RegionId, expr: Expr<'m>, entry: Entry, lead_in: Vec<Expr<'m>>) -> Expr<'m> {
         stacker::maybe_grow(64 * 1024, 4 * 1024 * 1024, || self.rewrite_region(id, expr, entry, lead_in))
     }
@@ -110,21 +127,25 @@ impl<'m> Rewriter<'_, 'm> {
             RegionKind::Block => self.rewrite_block(region, expr, entry, lead_in),
             RegionKind::Loop => {
                 // The back edge enters the body normally.
-                let (child, part) = region.parts[0];
-                let body = self.rewrite(part, expr.child(child), Entry::Any, Vec::new());
-                expr.set_child(child, body);
-                self.put_before(lead_in, expr)
+                let around = self.rewrite_body(region, expr, Entry::Any);
+                self.put_before(lead_in, around)
             }
             RegionKind::Try => {
-                let (child, part) = region.parts[0];
-                let body = self.rewrite(part, expr.child(child), entry, Vec::new());
-                expr.set_child(child, body);
-                self.put_before(lead_in, expr)
+                let around = self.rewrite_body(region, expr, entry);
+                self.put_before(lead_in, around)
             }
             RegionKind::If => self.rewrite_if(region, expr, entry, lead_in),
             RegionKind::Operands => self.rewrite_operands(region, expr, entry, lead_in),
         };
         self.cx.add_tests_around(region, rewritten)
+    }
+
+    /// A loop or try around its rewritten body.
+    fn rewrite_body(&mut self, region: &Region, expr: Expr<'m>, entry: Entry) -> Expr<'m> {
+        let (child, part) = region.parts[0];
+        let around = self.copy_around(expr, &[child]);
+        around.set_child(child, self.rewrite(part, expr.child(child), entry, Vec::new()));
+        around
     }
 
     /// Executes the lead-in before the code, unless rewinding.
@@ -181,7 +202,7 @@ impl<'m> Rewriter<'_, 'm> {
         let children = expr.block_children();
         let first = region.parts[0].0 as usize;
         if entry == Entry::Any {
-            lead_in.extend(&children[..first]);
+            lead_in.extend(self.copy_all(&children[..first]));
         }
         let labels: Vec<String> = region.parts.iter().map(|_| self.cx.new_label("part")).collect();
         let (mut code, first_is_target) = self.choose_part(region, entry, &labels, !lead_in.is_empty());
@@ -195,10 +216,10 @@ impl<'m> Rewriter<'_, 'm> {
             let part_entry = if i == 0 { entry } else { Entry::Any };
             code.push(self.rewrite(part, children[child as usize], part_entry, std::mem::take(&mut lead_in)));
             let end = region.parts.get(i + 1).map_or(children.len(), |&(next, _)| next as usize);
-            code.extend(&children[child as usize + 1..end]);
+            code.extend(self.copy_all(&children[child as usize + 1..end]));
         }
         let block = build.block(expr.label().as_deref(), &code, Some(expr.type_()));
-        self.cx.function.copy_location(expr, block);
+        self.original.copy_location_to(self.cx.function, expr, block);
         block
     }
 
@@ -287,15 +308,17 @@ impl<'m> Rewriter<'_, 'm> {
             }
         }
         let first_arm_site = [then, otherwise].iter().flatten().map(|&id| plan.region(id).sites.start).min();
-        let original = expr.child(0);
         let new_condition = match (condition, forced) {
-            (None, None) => original,
+            (None, None) => self.copy(expr.child(0)),
             (None, Some(forced)) => match entry {
                 Entry::Rewinding => forced,
-                Entry::Any => self.force_condition(forced, then.is_some(), otherwise.is_some(), original, &mut lead_in),
+                Entry::Any => {
+                    let evaluated = self.copy(expr.child(0));
+                    self.force_condition(forced, then.is_some(), otherwise.is_some(), evaluated, &mut lead_in)
+                }
             },
             (Some(id), forced) => {
-                let evaluated = self.rewrite(id, original, entry, Vec::new());
+                let evaluated = self.rewrite(id, expr.child(0), entry, Vec::new());
                 match (forced, first_arm_site) {
                     (Some(forced), Some(site)) => {
                         let in_arm = self.on_entry(entry, self.site_at_least(site));
@@ -305,14 +328,16 @@ impl<'m> Rewriter<'_, 'm> {
                 }
             }
         };
-        expr.set_child(0, new_condition);
+        let mut replaced = vec![0];
+        replaced.extend(region.parts.iter().map(|&(child, _)| child).filter(|&child| child > 0));
+        let around = self.copy_around(expr, &replaced);
+        around.set_child(0, new_condition);
         for (child, id) in [(1, then), (2, otherwise)] {
             if let Some(id) = id {
-                let arm = self.rewrite(id, expr.child(child), arm_entry, Vec::new());
-                expr.set_child(child, arm);
+                around.set_child(child, self.rewrite(id, expr.child(child), arm_entry, Vec::new()));
             }
         }
-        self.put_before(lead_in, expr)
+        self.put_before(lead_in, around)
     }
 
     /// The condition of an `if` that can be entered normally: forced while rewinding, after the lead-in otherwise. One
@@ -322,19 +347,19 @@ impl<'m> Rewriter<'_, 'm> {
         forced: Expr<'m>,
         then: bool,
         otherwise: bool,
-        original: Expr<'m>,
+        condition: Expr<'m>,
         lead_in: &mut Vec<Expr<'m>>,
     ) -> Expr<'m> {
         let build = self.build();
-        let effects = self.cx.module.effects(original);
+        let effects = self.cx.module.effects(condition);
         let harmless = !(effects.calls || effects.traps || effects.side_effects || effects.generative);
         if harmless && lead_in.is_empty() {
             match (then, otherwise) {
-                (true, false) => return build.i32_or(original, self.rewinding()),
-                _ => return build.select(self.rewinding(), forced, original),
+                (true, false) => return build.i32_or(condition, self.rewinding()),
+                _ => return build.select(self.rewinding(), forced, condition),
             }
         }
-        let evaluated = self.after_lead_in(std::mem::take(lead_in), original);
+        let evaluated = self.after_lead_in(std::mem::take(lead_in), condition);
         build.if_(self.rewinding(), forced, Some(evaluated))
     }
 
@@ -351,71 +376,76 @@ impl<'m> Rewriter<'_, 'm> {
         if is_called && entry == Entry::Rewinding && region.parts.is_empty() {
             return self.call_resume(region.landing.expect("it has a callee"), expr);
         }
+        let mut replaced: Vec<u32> = region.parts.iter().map(|&(child, _)| child).collect();
+        replaced.extend(region.carried.iter().map(|carried| carried.child));
+        let around = self.copy_around(expr, &replaced);
         let mut part_entry = entry;
         for &(child, part) in &region.parts {
             // The first operand is evaluated first; a landing's own operands only if it is not resumed itself.
             let leads = child == 0 && region.carried(0).is_none() && !is_called;
             let operand_lead_in = if leads { std::mem::take(&mut lead_in) } else { Vec::new() };
             let operand = self.rewrite(part, expr.child(child), part_entry, operand_lead_in);
-            expr.set_child(child, operand);
+            around.set_child(child, operand);
             part_entry = Entry::Any;
         }
         for carried in &region.carried {
-            let operand = self.carried_operand(region, expr, carried, entry);
-            expr.set_child(carried.child, operand);
+            let operand = self.carried_operand(region, expr, around, carried, entry);
+            around.set_child(carried.child, operand);
         }
-        self.cx.add_test_before(region, expr);
-        let Some(site) = region.landing.filter(|_| is_called) else { return self.put_before(lead_in, expr) };
+        self.cx.add_test_before(region, around);
+        let Some(site) = region.landing.filter(|_| is_called) else { return self.put_before(lead_in, around) };
+        let call = self.call_resume(site, expr);
         if !region.parts.is_empty() {
-            let choice = self.choose_resumed(region, site, entry, expr);
+            // It is resumed itself, or executed, perhaps to resume a landing among its operands.
+            let resumed = self.on_entry(entry, self.build().i32_eq(self.site(), self.build().i32(site.0)));
+            let choice = self.build().if_(resumed, call, Some(around));
             return self.put_before(lead_in, choice);
         }
-        let call = self.call_resume(site, expr);
         // A callee that is being unwound can come to a join.
         let resuming = match plan.landing(site).is_join && lead_in.is_empty() {
             true => self.build().i32_and(self.rewinding(), self.build().i32(State::Rewinding as u32)),
             false => self.rewinding(),
         };
-        let expr = self.after_lead_in(lead_in, expr);
-        self.build().if_(resuming, call, Some(expr))
+        let called = self.after_lead_in(lead_in, around);
+        self.build().if_(resuming, call, Some(called))
     }
 
-    /// A landing whose operands hold landings: resumed itself, or executed, perhaps to resume one of those.
-    fn choose_resumed(&self, region: &Region, site: Site, entry: Entry, expr: Expr<'m>) -> Expr<'m> {
-        debug_assert!(!region.parts.is_empty());
-        let resumed = self.on_entry(entry, self.build().i32_eq(self.site(), self.build().i32(site.0)));
-        let call = self.call_resume(site, expr);
-        self.build().if_(resumed, call, Some(expr))
-    }
-
-    /// An operand that later landings need: its value when one of those is resumed, and itself otherwise.
+    /// An operand that later landings need: its value when one of those is resumed, and itself otherwise. `around` has
+    /// the operand's rewritten form if it is a part; else it is still to be copied.
     fn carried_operand(
         &self,
         region: &Region,
         expr: Expr<'m>,
-        carried: &crate::plan::CarriedOperand,
+        around: Expr<'m>,
+        carried: &CarriedOperand,
         entry: Entry,
     ) -> Expr<'m> {
         let build = self.build();
-        let operand = expr.child(carried.child);
-        let (local, evaluated) = match carried.carry {
-            Carry::Recompute => return operand,
-            Carry::ReadLocal(local) => (local, operand),
-            Carry::Spill(local, _) => {
-                let type_ = self.cx.plan.local_type(local);
-                let kept = match carried.test {
-                    Some(site) => self.cx.keep_and_test(local, operand, site),
-                    None => build.local_tee(local, operand, type_),
-                };
-                (local, kept)
-            }
-        };
-        let kept = build.local_get(local, self.cx.plan.local_type(local));
         let own_part = region.parts.iter().find(|&&(child, _)| child == carried.child);
         let after_a_part = region.parts.iter().any(|&(child, _)| child < carried.child);
+        let kept = match carried.carry {
+            Carry::Recompute => None,
+            Carry::ReadLocal(local) | Carry::Spill(local, _) => {
+                Some(build.local_get(local, self.cx.plan.local_type(local)))
+            }
+        };
+        if let (Some(kept), None, false, Entry::Rewinding) = (kept, own_part, after_a_part, entry) {
+            return kept;
+        }
+        let operand = match own_part {
+            Some(_) => around.child(carried.child),
+            None => self.copy(expr.child(carried.child)),
+        };
+        let Some(kept) = kept else { return operand };
+        let evaluated = match carried.carry {
+            Carry::Spill(local, _) => match carried.test {
+                Some(site) => self.cx.keep_and_test(local, operand, site),
+                None => build.local_tee(local, operand, self.cx.plan.local_type(local)),
+            },
+            _ => operand,
+        };
         let skipped = match own_part {
-            None if after_a_part || entry == Entry::Any => self.rewinding(),
-            None => return kept,
+            None => self.rewinding(),
             Some(&(_, part)) => {
                 let next = self.cx.plan.region(part).sites.end;
                 let beyond = self.site_at_least(next);
@@ -435,7 +465,7 @@ impl<'m> Rewriter<'_, 'm> {
             }
             Callee::NextFrame => self.cx.runtime.call_next_frame(self.build(), landing.result),
         };
-        self.cx.function.copy_location(original, resumed);
+        self.original.copy_location_to(self.cx.function, original, resumed);
         self.cx.function.cast(self.cx.module, resumed, landing.result)
     }
 }
