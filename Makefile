@@ -4,7 +4,7 @@
 export FORK_INSTRUMENT_DEPS ?= $(CURDIR)/third_party
 
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
-NODE := $(FORK_INSTRUMENT_DEPS)/node-26.10.0/bin/node
+NODE := $(FORK_INSTRUMENT_DEPS)/node-$(shell sed -n s/^node_version=//p scripts/lib.sh)/bin/node
 REFERENCES := $(TARGET)/snapshot-references
 
 # One profile, and always the whole workspace, so that what all of these depend on is built once.

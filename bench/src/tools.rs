@@ -21,7 +21,12 @@ pub struct Tools {
     pub own: PathBuf,
 }
 
-const NODE: &str = "node-26.10.0/bin/node";
+/// Where the pinned Node is, among the tools.
+fn node() -> String {
+    let pins = include_str!("../../scripts/lib.sh");
+    let version = pins.lines().find_map(|line| line.strip_prefix("node_version=")).expect("scripts/lib.sh pins Node");
+    format!("node-{version}/bin/node")
+}
 
 impl Tools {
     pub fn find(wasm_opt: Option<&Path>, programs: Option<&Path>) -> Result<Tools> {
@@ -32,7 +37,7 @@ impl Tools {
         let dependencies = std::env::var_os("FORK_INSTRUMENT_DEPS").map(PathBuf::from);
         let tools = Tools {
             wasm_opt: wasm_opt.map_or_else(|| release.join("wasm-opt"), Path::to_owned),
-            node: dependencies.unwrap_or_else(|| root.join("third_party")).join(NODE),
+            node: dependencies.unwrap_or_else(|| root.join("third_party")).join(node()),
             programs: programs.map_or_else(|| target.join("programs"), Path::to_owned),
             out: target.join("bench"),
             own,
