@@ -506,6 +506,8 @@ namespace {
 // Whether dead-code elimination would change anything: a walk that finds nothing costs a fifth of the pass.
 struct DeadCodeFinder : public PostWalker<DeadCodeFinder, UnifiedExpressionVisitor<DeadCodeFinder>> {
   bool found = false;
+  // Labels that `br` and `br_if` name.
+  std::unordered_set<Name> labels;
 
   static bool is_dead_end(Expression* curr) { return curr && curr->type == Type::unreachable; }
 
@@ -519,10 +521,14 @@ struct DeadCodeFinder : public PostWalker<DeadCodeFinder, UnifiedExpressionVisit
       return false;
     }
     bool is_last = *dead_end == list.back();
-    return !is_last || (list.size() == 1 && list[0]->is<Unreachable>()) || curr->type.isConcrete();
+    return !is_last || (list.size() == 1 && list[0]->is<Unreachable>()) ||
+           (curr->type.isConcrete() && !labels.count(curr->name));
   }
 
   void visitExpression(Expression* curr) {
+    if (auto* branch = curr->dynCast<Break>()) {
+      labels.insert(branch->name);
+    }
     if (auto* block = curr->dynCast<Block>()) {
       found = found || is_dead(block);
     } else if (auto* loop = curr->dynCast<Loop>()) {
