@@ -34,7 +34,7 @@ demo:
 	scripts/demo
 
 # Programs that the tests run; `make test-programs` alone runs all.
-TESTED_PROGRAMS = pipeline kvstore_snapshot qsort_callback recursion bzip2 sqlite
+TESTED_PROGRAMS = pipeline kvstore_snapshot qsort_callback recursion bzip2 exceptions exceptions-legacy lua-eh sqlite
 
 test: check test-rust test-demo test-some-programs test-node test-profiles
 
