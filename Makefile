@@ -74,7 +74,7 @@ test-node: tools
 test-programs: tools build
 	scripts/test-programs
 
-# A function of 200 MB and a million functions: some minutes, and up to 12 GB of memory.
+# A function of 200 MB and a million functions: some minutes, and up to 16 GB of memory.
 test-large: build
 	scripts/test-large $(TARGET)/release/wasm-opt
 
