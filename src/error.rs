@@ -61,6 +61,11 @@ pub enum Error {
     )]
     UnkeepableAcrossLanding { function: String, local: String, type_: String, call: String },
     #[error(
+        "function {function} returns {type_}, to which nothing can be cast, so that no resume function can return it: take the \
+         function off the fork path with --pass-arg=fork-instrument-removelist@{function}"
+    )]
+    ResultBeyondCasts { function: String, type_: String },
+    #[error(
         "function {function} returns {type_}, which has no default value to return while it is unwound: make the result \
          nullable, or take the function off the fork path with --pass-arg=fork-instrument-removelist@{function}"
     )]

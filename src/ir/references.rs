@@ -71,6 +71,23 @@ impl Type {
         if self.is_concrete() && !self.is_numeric() { Type(bridge::reference_top(self.0)) } else { self }
     }
 
+    /// Whether it is a continuation of a declared type, or one of the null types of [`Hierarchy::Other`]: nothing can be
+    /// cast to these.
+    pub fn is_beyond_casts(self) -> bool {
+        if !self.is_reference() || self.hierarchy() != Hierarchy::Other {
+            return false;
+        }
+        // SAFETY: the type is a reference, so it has a heap type.
+        unsafe {
+            let heap = super::c::BinaryenTypeGetHeapType(self.0);
+            let is_castable = super::c::BinaryenHeapTypeIsBasic(heap)
+                || super::c::BinaryenHeapTypeIsSignature(heap)
+                || super::c::BinaryenHeapTypeIsStruct(heap)
+                || super::c::BinaryenHeapTypeIsArray(heap);
+            !is_castable || super::c::BinaryenHeapTypeIsBottom(heap)
+        }
+    }
+
     /// A tuple of two.
     pub fn pair(first: Type, second: Type) -> Type {
         let mut types = [first.0, second.0];

@@ -296,6 +296,10 @@ pub fn add_default_results(module: Module<'_>, runtime: &mut Runtime, plans: &[&
         if runtime.reference_results.contains(&plan.results) {
             continue;
         }
+        if let Some(type_) = plan.results.components().into_iter().find(|t| t.is_beyond_casts()) {
+            let (function, type_) = (plan.function.clone(), module.print_type(type_));
+            return Err(Error::ResultBeyondCasts { function, type_ });
+        }
         runtime.reference_results.push(plan.results);
         if plan.results.is_defaultable() {
             continue;
