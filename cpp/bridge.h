@@ -5,6 +5,8 @@
 // `Result` on the Rust side.
 #pragma once
 
+#include <unordered_set>
+
 #include "pass.h"
 #include "rust/cxx.h"
 #include "wasm.h"
@@ -19,6 +21,14 @@ using wasm::Pass;
 inline Expression* as_expression(size_t address) { return reinterpret_cast<Expression*>(address); }
 inline size_t as_address(Expression* expression) { return reinterpret_cast<size_t>(expression); }
 inline wasm::Name as_name(rust::Str text) { return wasm::Name(std::string_view(text.data(), text.size())); }
+inline wasm::Name to_name(const rust::String& text) { return wasm::Name(std::string_view(text.data(), text.size())); }
+inline std::unordered_set<wasm::Name> as_names(rust::Slice<const rust::String> names) {
+  std::unordered_set<wasm::Name> set;
+  for (auto& name : names) {
+    set.insert(to_name(name));
+  }
+  return set;
+}
 inline std::string as_string(rust::Str text) { return std::string(text.data(), text.size()); }
 inline rust::String to_rust(wasm::Name name) { return rust::String::lossy(name.str.data(), name.str.size()); }
 

@@ -379,18 +379,6 @@ Expression* make_offset(Module& module, const Table& table, uint64_t offset) {
 
 } // namespace
 
-namespace {
-
-std::unordered_set<Name> as_names(rust::Slice<const rust::String> names) {
-  std::unordered_set<Name> set;
-  for (auto& name : names) {
-    set.insert(Name(std::string(name)));
-  }
-  return set;
-}
-
-} // namespace
-
 void remove_functions(Module& module, rust::Slice<const rust::String> functions) {
   auto removed = as_names(functions);
   module.removeFunctions([&](Function* func) { return removed.count(func->name) > 0; });

@@ -55,8 +55,6 @@ struct ItemCollector : public PostWalker<ItemCollector, UnifiedExpressionVisitor
   }
 };
 
-Name to_name(const rust::String& text) { return Name(std::string_view(text.data(), text.size())); }
-
 ExternalKind external_kind(ModuleItemKind kind) {
   switch (kind) {
   case ModuleItemKind::Function:

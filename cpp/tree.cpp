@@ -389,9 +389,7 @@ struct MarkerRemover : public PostWalker<MarkerRemover> {
 
 void remove_markers(Module& module, Function& func, rust::Slice<const rust::String> names) {
   MarkerRemover remover;
-  for (auto& name : names) {
-    remover.markers.insert(Name(std::string(name)));
-  }
+  remover.markers = as_names(names);
   remover.walkFunctionInModule(&func, &module);
 }
 
