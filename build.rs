@@ -75,8 +75,9 @@ impl Unit {
         Unit { source, object, headers, stamp, command }
     }
 
+    /// Without the environment, which cargo changes from run to run.
     fn key(&self) -> String {
-        format!("{:?}", self.command)
+        format!("{:?} {:?}", self.command.get_program(), self.command.get_args())
     }
 
     fn is_current(&self) -> bool {
