@@ -17,11 +17,12 @@ int errno;
 
 struct file {
   int fd;
+  int mode;
   size_t length;
-  char buffer[1024];
+  char buffer[BUFSIZ];
 };
 
-static struct file standard_output = {STDOUT_FILENO, 0, {0}};
+static struct file standard_output = {STDOUT_FILENO, _IOFBF, 0, {0}};
 FILE *const stdout = &standard_output;
 
 ssize_t write(int fd, const void *data, size_t size) {
@@ -45,6 +46,11 @@ int close(int fd) {
 
 _Noreturn void _exit(int status) { wasi_proc_exit(status); }
 
+_Noreturn void exit(int status) {
+  fflush(stdout);
+  _exit(status);
+}
+
 int fflush(FILE *file) {
   size_t done = 0;
   while (done < file->length) {
@@ -59,6 +65,13 @@ int fflush(FILE *file) {
 static void put(FILE *file, char byte) {
   if (file->length == sizeof file->buffer) fflush(file);
   file->buffer[file->length++] = byte;
+  if (file->mode == _IOLBF && byte == '\n') fflush(file);
+}
+
+int setvbuf(FILE *file, char *buffer, int mode, size_t size) {
+  (void)buffer, (void)size;
+  file->mode = mode;
+  return 0;
 }
 
 /* Where formatted text goes: a file, or a buffer of which only so much is written. */
@@ -77,8 +90,8 @@ static void emit(struct sink *sink, char byte) {
   sink->length++;
 }
 
-static void emit_number(struct sink *sink, unsigned value, unsigned base, int negative, int width, char pad) {
-  char digits[16];
+static void emit_number(struct sink *sink, uint64_t value, unsigned base, int negative, int width, char pad) {
+  char digits[24];
   int count = 0;
   do digits[count++] = "0123456789abcdef"[value % base];
   while ((value /= base) != 0);
@@ -98,10 +111,12 @@ static void format_to(struct sink *sink, const char *format, va_list arguments) 
     int width = 0;
     if (*format == '0') pad = *format++;
     while (*format >= '0' && *format <= '9') width = width * 10 + (*format++ - '0');
+    int is_long = *format == 'l' && *++format == 'l';
+    if (is_long) format++;
     switch (*format) {
       case 'd': {
-        int value = va_arg(arguments, int);
-        emit_number(sink, value < 0 ? 0u - (unsigned)value : (unsigned)value, 10, value < 0, width, pad);
+        int64_t value = is_long ? va_arg(arguments, long long) : va_arg(arguments, int);
+        emit_number(sink, value < 0 ? 0 - (uint64_t)value : (uint64_t)value, 10, value < 0, width, pad);
         break;
       }
       case 'u':
@@ -137,20 +152,51 @@ int snprintf(char *buffer, size_t size, const char *format, ...) {
   return (int)sink.length;
 }
 
-/* Memory is taken from the end of what is there and never given back: the examples are short. */
-void *malloc(size_t size) {
+/* Blocks of 2^order bytes, the order in front. Those that are free wait in lists, one for each order; new ones are cut
+   from the end of memory. */
+enum { SMALLEST = 5, ORDERS = 48 };
+
+struct block {
+  size_t order;
+  struct block *next; /* while it is free */
+  char data[];
+};
+_Static_assert(sizeof(struct block) == 16, "what follows is aligned for anything");
+
+static struct block *free_blocks[ORDERS];
+
+static void *cut_from_the_end(size_t size) {
   static uintptr_t next, end;
-  size = (size + 15) & ~(size_t)15;
   if (end - next < size) {
     size_t pages = (size + 0xffff) / 0x10000 + 16;
     size_t first = __builtin_wasm_memory_grow(0, pages);
     if (first == (size_t)-1) return NULL;
-    next = first * 0x10000;
-    end = next + pages * 0x10000;
+    if (first * 0x10000 != end) next = first * 0x10000;
+    end = (first + pages) * 0x10000;
   }
   void *result = (void *)next;
   next += size;
   return result;
+}
+
+static struct block *block_of(void *pointer) { return (struct block *)((char *)pointer - sizeof(struct block)); }
+
+static size_t capacity(size_t order) { return ((size_t)1 << order) - sizeof(struct block); }
+
+void *malloc(size_t size) {
+  size_t order = SMALLEST;
+  while (capacity(order) < size) {
+    if (++order == ORDERS) return NULL;
+  }
+  struct block *block = free_blocks[order];
+  if (block) {
+    free_blocks[order] = block->next;
+  } else {
+    block = cut_from_the_end((size_t)1 << order);
+    if (!block) return NULL;
+    block->order = order;
+  }
+  return block->data;
 }
 
 void *calloc(size_t count, size_t size) {
@@ -158,7 +204,43 @@ void *calloc(size_t count, size_t size) {
   return result ? memset(result, 0, count * size) : result;
 }
 
-void free(void *pointer) { (void)pointer; }
+void *realloc(void *pointer, size_t size) {
+  if (!pointer) return malloc(size);
+  size_t old_size = capacity(block_of(pointer)->order);
+  if (size <= old_size) return pointer;
+  void *result = malloc(size);
+  if (!result) return NULL;
+  memcpy(result, pointer, old_size);
+  free(pointer);
+  return result;
+}
+
+void free(void *pointer) {
+  if (!pointer) return;
+  struct block *block = block_of(pointer);
+  block->next = free_blocks[block->order];
+  free_blocks[block->order] = block;
+}
+
+int atoi(const char *text) {
+  int negative = *text == '-', value = 0;
+  if (negative) text++;
+  while (*text >= '0' && *text <= '9') value = value * 10 + (*text++ - '0');
+  return negative ? -value : value;
+}
+
+double fabs(double value) { return __builtin_fabs(value); }
+
+/* A call that the compiler makes for products of 128 bits, also to see whether one of 64 bits overflows. */
+__int128 __multi3(__int128 left, __int128 right) {
+  const uint64_t half = 0xffffffff, a = (uint64_t)left, b = (uint64_t)right;
+  uint64_t low = (a & half) * (b & half);
+  uint64_t middle = (a >> 32) * (b & half) + (low >> 32);
+  uint64_t other = (a & half) * (b >> 32) + (middle & half);
+  uint64_t high = (a >> 32) * (b >> 32) + (middle >> 32) + (other >> 32);
+  high += (uint64_t)(left >> 64) * b + a * (uint64_t)(right >> 64);
+  return (__int128)high << 64 | (other << 32 | (low & half));
+}
 
 static void swap(char *left, char *right, size_t size) {
   while (size-- > 0) {
@@ -187,22 +269,24 @@ void qsort(void *base, size_t count, size_t size, int (*compare)(const void *, c
   }
 }
 
-void *memcpy(void *restrict to, const void *restrict from, size_t size) { return memmove(to, from, size); }
+/* Instructions of their own: memory.copy and memory.fill. */
+void *memcpy(void *restrict to, const void *restrict from, size_t size) { return __builtin_memcpy(to, from, size); }
+void *memmove(void *to, const void *from, size_t size) { return __builtin_memmove(to, from, size); }
+void *memset(void *to, int byte, size_t size) { return __builtin_memset(to, byte, size); }
 
-void *memmove(void *to, const void *from, size_t size) {
-  char *target = to;
-  const char *source = from;
-  if (target <= source) {
-    for (size_t i = 0; i < size; i++) target[i] = source[i];
-  } else {
-    while (size-- > 0) target[size] = source[size];
+void *memchr(const void *data, int byte, size_t size) {
+  for (const unsigned char *at = data; size > 0; at++, size--) {
+    if (*at == (unsigned char)byte) return (void *)at;
   }
-  return to;
+  return NULL;
 }
 
-void *memset(void *to, int byte, size_t size) {
-  for (char *target = to; size > 0; size--) *target++ = (char)byte;
-  return to;
+int memcmp(const void *left, const void *right, size_t size) {
+  const unsigned char *a = left, *b = right;
+  for (; size > 0; a++, b++, size--) {
+    if (*a != *b) return *a - *b;
+  }
+  return 0;
 }
 
 size_t strlen(const char *text) {
@@ -211,9 +295,23 @@ size_t strlen(const char *text) {
   return length;
 }
 
-int strcmp(const char *left, const char *right) {
-  while (*left && *left == *right) left++, right++;
-  return (unsigned char)*left - (unsigned char)*right;
+/* How many bytes at the start of the text are in the set, or are not. */
+static size_t span_of(const char *text, const char *set, int inside) {
+  size_t length = 0;
+  while (text[length] && (strchr(set, text[length]) != NULL) == inside) length++;
+  return length;
+}
+
+size_t strspn(const char *text, const char *set) { return span_of(text, set, 1); }
+size_t strcspn(const char *text, const char *set) { return span_of(text, set, 0); }
+
+int strcmp(const char *left, const char *right) { return strncmp(left, right, SIZE_MAX); }
+
+int strncmp(const char *left, const char *right, size_t size) {
+  for (; size > 0; left++, right++, size--) {
+    if (!*left || *left != *right) return (unsigned char)*left - (unsigned char)*right;
+  }
+  return 0;
 }
 
 char *strcpy(char *restrict to, const char *restrict from) {
@@ -233,10 +331,19 @@ char *strchr(const char *text, int byte) {
   return (char *)text;
 }
 
-int __main_void(void);
+char *strrchr(const char *text, int byte) {
+  for (const char *at = text + strlen(text);; at--) {
+    if (*at == (char)byte) return (char *)at;
+    if (at == text) return NULL;
+  }
+}
+
+/* A main(void) gets this one beside it from the compiler. */
+int main(int argc, char **argv);
 
 __attribute__((export_name("_start"))) void _start(void) {
-  int status = __main_void();
+  char *no_arguments = NULL;
+  int status = main(0, &no_arguments);
   fflush(stdout);
   if (status != 0) _exit(status);
 }
