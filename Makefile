@@ -36,7 +36,7 @@ demo:
 # Programs that the tests run; `make test-programs` alone runs all.
 TESTED_PROGRAMS = pipeline kvstore_snapshot qsort_callback recursion bzip2 exceptions exceptions-legacy lua-eh sqlite
 
-test: check test-rust test-demo test-some-programs test-node test-profiles
+test: check test-rust test-demo test-some-programs test-sizes test-node test-profiles
 
 test-some-programs: tools build
 	AT=5 AFTER=nothing scripts/test-programs $(TESTED_PROGRAMS)
@@ -46,9 +46,9 @@ test-demo: tools build
 	scripts/demo >$(TARGET)/demo.log
 	tail -n "$$(wc -l <examples/pipeline.expected)" $(TARGET)/demo.log | cmp - examples/pipeline.expected
 
-# SQLite forks at every write, into a buffer of another size each time.
+# SQLite, with 32-bit and with 64-bit memory, forks at every write, into a buffer of another size each time.
 test-sizes: tools build
-	AFTER=nothing LEVELS=O2 ENGINES=wasmtime SCHEDULES=sizes scripts/test-programs sqlite
+	AFTER=nothing LEVELS=O2 ENGINES=wasmtime SCHEDULES=sizes scripts/test-programs sqlite sqlite-wasm64
 
 # The tool writes the same bytes however it was compiled.
 test-profiles: tools build
