@@ -110,6 +110,19 @@ pub struct Region {
     pub test_after: Option<Site>,
     /// The node is a `local.tee`: set the local, test, read the local.
     pub test_in_tee: Option<Site>,
+    /// The node branches on what a landing in its condition returned: a test where that leads while unwinding.
+    pub test_behind: Option<(Way, Site)>,
+}
+
+/// A way out of a condition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// Into an arm of an `if`, by child.
+    Arm(u32),
+    /// Into an else-arm that is not there yet.
+    NewElse,
+    /// A `br_if` is taken.
+    Taken,
 }
 
 /// What a landing calls.
@@ -132,6 +145,15 @@ pub enum InPlace {
     Kept(LocalIndex),
 }
 
+/// How a test brings its site along.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TestForm {
+    /// `br_if` with the site as its value: the smallest.
+    Branch,
+    /// `if` around a `br`: two bytes more. What the branch takes with it is then made only when it leaves.
+    Arm,
+}
+
 /// A call that can be suspended.
 #[derive(Clone, Debug)]
 pub struct Landing {
@@ -147,6 +169,8 @@ pub struct Landing {
     pub test_in_place: Option<InPlace>,
     /// Index of the epilogue that the function's test leaves for.
     pub epilogue: usize,
+    /// How the function's test brings the site there.
+    pub test_form: TestForm,
 }
 
 /// What some landings' tests leave for: pushes the first slots of their frames, of those that not all frames hold.

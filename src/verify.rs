@@ -138,8 +138,14 @@ pub fn verify<'m>(pass: Pass<'m>, module: Module<'m>, before: &Before, made: &Ma
     let of_module = |problem| violation(module, "of the module", None, problem);
     let world = World::read(module, before, made.resume_names, bytes).map_err(of_module)?;
     let normal = Normal::new(&world, made.resume_names);
-    let mut output =
-        Output { world: &world, normal: &normal, plans: &resumable, resume_names: made.resume_names, limit: None };
+    let mut output = Output {
+        world: &world,
+        normal: &normal,
+        plans: &resumable,
+        resume_names: made.resume_names,
+        limit: None,
+        is_closed: !made.shares_frames,
+    };
     let limit = find_limit(module, before, &output);
     output.limit = limit.and_then(|(_, limit)| limit);
 

@@ -17,22 +17,31 @@
 //!
 //! In other functions all sites share one epilogue, which pushes by the site's mask. Nothing in between: a local that
 //! some epilogues read long after it is dead is no longer one value in one place for an engine's register allocator.
+//!
+//! A branch takes along the site, and values that the epilogue expects in other registers. wasmtime puts that code
+//! between the test and what follows, so that execution that stays has to jump over it; if the branch is in an arm of an
+//! `if`, it goes to the end of the function. Such tests are for the functions with exact epilogues, too.
 
 use crate::analysis::listing::Row;
 use crate::analysis::regions::Tree;
 use crate::ir::Kind;
-use crate::plan::{Epilogue, FunctionPlan, Site, Slot};
+use crate::plan::{Epilogue, FunctionPlan, Site, Slot, TestForm};
 
 /// How much more often code is assumed to run for each loop around it.
 const LOOP_WEIGHT: f64 = 4.0;
 /// Loops counted, at most.
 const MAX_DEPTH: i32 = 3;
-/// Bytes that it is worth not to keep one dead value up to a test outside of loops.
-const BYTES_PER_KEPT_VALUE: f64 = 0.25;
+/// Bytes that it is worth not to keep one dead value up to a test outside of loops, or not to jump over what a test's
+/// branch takes along.
+const BYTES_PER_COST: f64 = 0.22;
 /// Bytes of an epilogue besides those of its slots: a block, the call of a push helper, a branch.
 const EPILOGUE_BYTES: f64 = 9.0;
 /// Bytes of a slot in an epilogue.
 const SLOT_BYTES: f64 = 2.0;
+/// Bytes of looking a mask up.
+const MASK_BYTES: f64 = 6.0;
+/// Bytes of an arm for a test's branch.
+const ARM_BYTES: f64 = 2.0;
 
 /// A slot that some sites' frames hold, on the way to those that come behind it.
 struct Node {
@@ -52,20 +61,23 @@ struct Paths {
 pub fn share(plan: &mut FunctionPlan, tree: &Tree) {
     let mut paths = Paths { nodes: vec![Node { slot: u32::MAX, parent: 0, children: Vec::new(), sites: Vec::new() }] };
     let slots = plan.sometimes().len() as u32;
-    // Dead values that one epilogue for all would keep, and what epilogues for each are larger than it.
-    let mut kept = 0.0;
-    let mut bytes = -EPILOGUE_BYTES - SLOT_BYTES * f64::from(slots);
+    // Dead values that one epilogue for all would keep, and jumps; and what epilogues for each are larger than it.
+    let mut cost = 0.0;
+    let mut bytes = -EPILOGUE_BYTES - SLOT_BYTES * f64::from(slots) - MASK_BYTES;
     for site in plan.sites() {
         let mask = plan.mask(site);
-        kept += weight(tree, site) * f64::from(slots - mask.count_ones());
+        cost += weight(tree, site) * f64::from(slots - mask.count_ones() + 1);
         bytes += paths.bytes_to_add(mask);
         paths.add(mask, site);
     }
-    let is_worth_it = kept * BYTES_PER_KEPT_VALUE >= bytes;
+    bytes += ARM_BYTES * paths.sites_to_bring() as f64;
+    let is_worth_it = cost * BYTES_PER_COST >= bytes;
     plan.epilogues = if is_worth_it { paths.into_epilogues(plan) } else { vec![plan.common_epilogue()] };
     for (index, epilogue) in plan.epilogues.iter().enumerate() {
         for site in &epilogue.sites {
-            plan.landings[site.0 as usize].epilogue = index;
+            let landing = &mut plan.landings[site.0 as usize];
+            landing.epilogue = index;
+            landing.test_form = if is_worth_it { TestForm::Arm } else { TestForm::Branch };
         }
     }
 }
@@ -102,6 +114,12 @@ impl Paths {
             0 if node == 0 || !self.nodes[node].sites.is_empty() => 0.0,
             count => EPILOGUE_BYTES + SLOT_BYTES * count as f64,
         }
+    }
+
+    /// Sites that are not known by the epilogue that they leave for.
+    fn sites_to_bring(&self) -> usize {
+        let is_single = |node: &&Node| node.sites.len() == 1 && node.children.is_empty();
+        self.nodes.iter().map(|node| node.sites.len()).sum::<usize>() - self.nodes.iter().filter(is_single).count()
     }
 
     fn add(&mut self, mask: u64, site: Site) {

@@ -316,7 +316,12 @@ impl ForkPath {
 
     /// Whether anything can fork: an entry is imported, or other modules that share the state can be called.
     pub fn has_entry(&self) -> bool {
-        !self.entries.is_empty() || !self.shared_tables.is_empty()
+        !self.entries.is_empty() || self.is_shared()
+    }
+
+    /// Whether calls can reach functions of other modules that share the state.
+    pub fn is_shared(&self) -> bool {
+        !self.shared_tables.is_empty()
     }
 
     /// Entry imports, ascending.

@@ -13,6 +13,8 @@
 //!
 //! A call's value is followed into a local, out of blocks and arms, and over unconditional branches out of blocks. It is
 //! not followed out of anything that could catch the resumed callee's exception.
+//!
+//! A single call is moved in this way if its value leaves a block or an arm: there its test would have to be in place.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +32,7 @@ pub enum Point {
     Statement { block: Row, child: u32, local: Option<LocalIndex> },
 }
 
-/// Several calls that go on alike.
+/// Calls that go on alike.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Join {
     pub point: Point,
@@ -64,7 +66,7 @@ pub fn find(module: Module<'_>, path: &ForkPath, function: Function<'_>, listing
     }
     // Where several groups come to one point, the others would be taken for the first.
     let mut largest: BTreeMap<Point, Join> = BTreeMap::new();
-    for join in groups.into_values().filter(|join| join.calls.len() > 1) {
+    for join in groups.into_values().filter(|join| join.calls.len() > 1 || leaves_block(listing, join.calls[0])) {
         let place = match join.point {
             Point::Statement { block, child, .. } => Point::Statement { block, child, local: None },
             value => value,
@@ -75,6 +77,13 @@ pub fn find(module: Module<'_>, path: &ForkPath, function: Function<'_>, listing
         }
     }
     largest.into_values().collect()
+}
+
+/// Whether the value of a call is also that of a block or an arm around it.
+fn leaves_block(listing: &Listing, call: Row) -> bool {
+    let Some(parent) = listing.parent(call) else { return false };
+    let is_block = matches!(listing.node(parent).kind(), Kind::Break | Kind::Block | Kind::If);
+    is_block && listing.node(call).type_().is_concrete()
 }
 
 /// Whether the point is in a loop. There the test would cost time on ways that come by without a call.

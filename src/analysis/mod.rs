@@ -35,7 +35,7 @@ pub fn plan_function<'m>(
     let mut plan = tree.plan(function, &liveness);
     rematerialize::carry_operands(&mut plan, &tree, module, replay);
     references::settle(&mut plan, &tree, module, function, rules)?;
-    state_tests::place_tests(&mut plan, &tree, module);
+    state_tests::place_tests(&mut plan, &tree, module, !path.is_shared());
     frames::lay_out(&mut plan, kind);
     slot_order::improve(&mut plan);
     epilogues::share(&mut plan, &tree);

@@ -10,7 +10,9 @@ use std::ops::Deref;
 use crate::analysis::fork_path::{CallClass, ForkPath};
 use crate::analysis::listing::{Listing, Row};
 use crate::ir::{Function, Kind, Liveness, Module, Type};
-use crate::plan::{Callee, FunctionNumber, FunctionPlan, Landing, LocalIndex, Region, RegionId, RegionKind, Site};
+use crate::plan::{
+    Callee, FunctionNumber, FunctionPlan, Landing, LocalIndex, Region, RegionId, RegionKind, Site, TestForm,
+};
 
 /// What marks the joins of a function's calls ([`joins`](crate::analysis::joins)).
 #[derive(Default)]
@@ -156,6 +158,7 @@ impl Tree {
                 live: liveness.after(self.node(row).expr()),
                 test_in_place: None,
                 epilogue: 0,
+                test_form: TestForm::Branch,
             })
             .collect();
         FunctionPlan {
@@ -200,6 +203,7 @@ impl Tree {
             test_before: None,
             test_after: None,
             test_in_tee: None,
+            test_behind: None,
         }
     }
 

@@ -10,7 +10,10 @@
 //! (local.set $x (i32.eqz (call $g)))  ;; then the test
 //! (i32.add (call $g) TEST (local.get $y))
 //! (if (local.tee $x (call $g)) …)     ;; becomes: set $x, test, (if (local.get $x) …)
-//! (if (call $g) …)                    ;; in place: (if (br_if $landing (call $g) (global.get $state)) …)
+//! (br_if $l (call $g))                ;; the callee returns zero: the test comes behind the br_if
+//! (if (call $g) (then …))             ;; likewise: (else TEST)
+//! (br_if $l (i32.eqz (call $g)))      ;; or (if (i32.eqz (call $g)) (then TEST (br $l)))
+//! (if (i32.lt_s (local.get $x) (call $g)) …)     ;; in place: … (br_if $landing (call $g) (global.get $state)) …
 //! ```
 
 use std::collections::HashMap;
@@ -18,21 +21,22 @@ use std::collections::HashMap;
 use crate::analysis::listing::Row;
 use crate::analysis::regions::Tree;
 use crate::ir::{Kind, Module, Type};
-use crate::plan::{Callee, Carry, FunctionPlan, InPlace, LocalIndex, RegionId, Site};
+use crate::plan::{Callee, Carry, FunctionPlan, InPlace, LocalIndex, RegionId, Site, Way};
 
 /// Labels for tests in place in one function, at most: each makes all tests branch one level further, and from 128
 /// levels on a branch takes a byte more.
 const MAX_CARRIED: usize = 100;
 
-/// Fills in the tests of all landings.
-pub fn place_tests(plan: &mut FunctionPlan, tree: &Tree, module: Module<'_>) {
+/// Fills in the tests of all landings. `returns_zero`: all that can be suspended returns zero when it is unwound.
+pub fn place_tests(plan: &mut FunctionPlan, tree: &Tree, module: Module<'_>, returns_zero: bool) {
     let mut carried = 0;
     // Locals that keep values during tests in place, by type.
     let mut kept: HashMap<Type, LocalIndex> = HashMap::new();
     for site in (0..plan.landings.len() as u32).map(Site) {
-        match find_place(plan, tree, module, site) {
+        match find_place(plan, tree, module, site, returns_zero) {
             Place::Before(region, child) => plan.regions[region.0 as usize].test_before = Some((child, site)),
             Place::After(region) => plan.regions[region.0 as usize].test_after = Some(site),
+            Place::Behind(region, way) => plan.regions[region.0 as usize].test_behind = Some((way, site)),
             Place::InTee(region) => plan.regions[region.0 as usize].test_in_tee = Some(site),
             Place::InSpill(region, child) => {
                 let carried = plan.regions[region.0 as usize].carried.iter_mut().find(|c| c.child == child);
@@ -54,13 +58,17 @@ pub fn place_tests(plan: &mut FunctionPlan, tree: &Tree, module: Module<'_>) {
 enum Place {
     Before(RegionId, u32),
     After(RegionId),
+    Behind(RegionId, Way),
     InTee(RegionId),
     InSpill(RegionId, u32),
     Here,
 }
 
-fn find_place(plan: &FunctionPlan, tree: &Tree, module: Module<'_>, site: Site) -> Place {
-    let live = &plan.landing(site).live;
+fn find_place(plan: &FunctionPlan, tree: &Tree, module: Module<'_>, site: Site, returns_zero: bool) -> Place {
+    let landing = plan.landing(site);
+    let live = &landing.live;
+    // What the value is while the function unwinds, where that is known.
+    let mut value = (returns_zero && landing.callee != Callee::Entry && landing.result.is_numeric()).then_some(0);
     let mut current = tree.landing_row(site);
     let mut tee = None;
     loop {
@@ -72,10 +80,13 @@ fn find_place(plan: &FunctionPlan, tree: &Tree, module: Module<'_>, site: Site) 
         let fallback = tee.map_or(Place::Here, Place::InTee);
         let Some(parent) = tree.parent(current) else { return fallback };
         let parent_node = tree.node(parent);
-        if parent_node.kind().is_control_flow() {
-            return fallback;
-        }
         let parent_region = tree.region(parent).expect("what is around a landing is a region");
+        if parent_node.kind().is_control_flow() || parent_node.kind() == Kind::Break {
+            return find_way(tree, parent, current, value).map_or(fallback, |way| match way {
+                None => Place::After(parent_region),
+                Some(way) => Place::Behind(parent_region, way),
+            });
+        }
         let plan_region = plan.region(parent_region);
         if let Some(carried) = plan_region.carried(node.child) {
             debug_assert!(matches!(carried.carry, Carry::Spill(..)), "an operand with a landing is spilled");
@@ -97,8 +108,33 @@ fn find_place(plan: &FunctionPlan, tree: &Tree, module: Module<'_>, site: Site) 
             }
         } else if !is_harmless(tree, module, parent) {
             return fallback;
+        } else {
+            value = value.filter(|_| parent_node.kind() == Kind::Unary).and_then(|v| parent_node.expr().fold(&[v]));
         }
         current = parent;
+    }
+}
+
+/// The way that a node takes on a condition with a value; `Some(None)` for the way to what follows it.
+fn find_way(tree: &Tree, row: Row, condition: Row, value: Option<u64>) -> Option<Option<Way>> {
+    let node = tree.node(row);
+    if node.type_() != Type::NONE {
+        return None;
+    }
+    let holds = value? as u32 != 0;
+    match node.kind() {
+        // One without a value.
+        Kind::Break => Some(holds.then_some(Way::Taken)),
+        Kind::If if tree.node(condition).child == 0 => {
+            let arms = tree.children(row);
+            let goes_on = arms.len() == 2 && tree.node(arms[1]).type_() == Type::UNREACHABLE;
+            match holds {
+                true => Some(Some(Way::Arm(1))),
+                false if goes_on => Some(None),
+                false => Some(Some(if arms.len() == 2 { Way::NewElse } else { Way::Arm(2) })),
+            }
+        }
+        _ => None,
     }
 }
 

@@ -229,16 +229,29 @@ impl<'m> Expr<'m> {
         Some(unsafe { std::ffi::CStr::from_ptr(name) }.to_string_lossy().into_owned())
     }
 
-    /// The label that an unconditional branch goes to.
-    pub fn jump_label(self) -> Option<String> {
+    /// The label that a `br` or `br_if` goes to.
+    pub fn branch_label(self) -> Option<String> {
         if self.kind() != Kind::Break {
             return None;
         }
         // SAFETY: the expression is a branch; Binaryen's names are interned, NUL-terminated strings.
+        let name = unsafe { std::ffi::CStr::from_ptr(c::BinaryenBreakGetName(self.raw())) };
+        Some(name.to_string_lossy().into_owned())
+    }
+
+    /// The label that an unconditional branch goes to.
+    pub fn jump_label(self) -> Option<String> {
+        // SAFETY: the expression is a branch.
+        self.branch_label().filter(|_| unsafe { c::BinaryenBreakGetCondition(self.raw()) }.is_null())
+    }
+
+    /// Gives an `if` without an else-arm one. Panics on other expressions.
+    pub fn add_else(self, arm: Expr<'m>) {
+        assert_eq!(self.kind(), Kind::If);
+        // SAFETY: the expression is an `if`.
         unsafe {
-            let is_conditional = !c::BinaryenBreakGetCondition(self.raw()).is_null();
-            let name = std::ffi::CStr::from_ptr(c::BinaryenBreakGetName(self.raw()));
-            (!is_conditional).then(|| name.to_string_lossy().into_owned())
+            assert!(c::BinaryenIfGetIfFalse(self.raw()).is_null());
+            c::BinaryenIfSetIfFalse(self.raw(), arm.raw());
         }
     }
 

@@ -17,8 +17,9 @@ pub mod unwind;
 
 use std::borrow::Cow;
 
+use crate::abi::State;
 use crate::ir::{Builder, Expr, Function, Module, Type};
-use crate::plan::{Epilogue, FunctionPlan, InPlace, MaskEntry, Region, Site};
+use crate::plan::{Epilogue, FunctionPlan, InPlace, MaskEntry, Region, Site, TestForm, Way};
 use runtime::Runtime;
 
 /// What rewriting one function needs at hand.
@@ -33,6 +34,7 @@ pub struct FunctionCx<'a, 'm> {
     pub epilogues: Cow<'a, [Epilogue]>,
     /// By epilogue, whether it is entered by one site's test and in no other way.
     pub single: Vec<bool>,
+    is_resume: bool,
     label_prefix: String,
     labels: u32,
 }
@@ -40,12 +42,12 @@ pub struct FunctionCx<'a, 'm> {
 impl<'a, 'm> FunctionCx<'a, 'm> {
     /// For rewriting the function itself.
     pub fn unwind(module: Module<'m>, function: Function<'m>, plan: &'a FunctionPlan, runtime: &'a Runtime) -> Self {
-        Self::new(module, function, plan, runtime, Cow::Borrowed(&plan.epilogues))
+        Self::new(module, function, plan, runtime, Cow::Borrowed(&plan.epilogues), false)
     }
 
     /// For writing its resume function, which is to be small.
     pub fn resume(module: Module<'m>, function: Function<'m>, plan: &'a FunctionPlan, runtime: &'a Runtime) -> Self {
-        Self::new(module, function, plan, runtime, Cow::Owned(vec![plan.common_epilogue()]))
+        Self::new(module, function, plan, runtime, Cow::Owned(vec![plan.common_epilogue()]), true)
     }
 
     fn new(
@@ -54,6 +56,7 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
         plan: &'a FunctionPlan,
         runtime: &'a Runtime,
         epilogues: Cow<'a, [Epilogue]>,
+        is_resume: bool,
     ) -> Self {
         let mut label_prefix = String::from("fork.");
         let taken = function.labels_with_prefix(&label_prefix);
@@ -70,6 +73,7 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
             runtime,
             epilogues,
             single,
+            is_resume,
             label_prefix,
             labels: 0,
         }
@@ -107,10 +111,19 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
 
     /// Leaves for the epilogue unless the state is normal.
     pub fn test(&self, site: Site) -> Expr<'m> {
+        self.leave_if(self.state(), site)
+    }
+
+    /// Leaves for the epilogue.
+    fn leave_if(&self, condition: Expr<'m>, site: Site) -> Expr<'m> {
         let label = self.epilogue_label(self.epilogue_of(site));
-        let Some(brought) = self.brought_site(site) else { return self.build.break_(&label, Some(self.state()), None) };
-        let branch = self.build.break_(&label, Some(self.state()), Some(brought));
-        self.build.drop(branch)
+        let Some(brought) = self.brought_site(site) else { return self.build.break_(&label, Some(condition), None) };
+        match self.plan.landing(site).test_form {
+            TestForm::Arm if !self.is_resume => {
+                self.build.if_(condition, self.build.break_(&label, None, Some(brought)), None)
+            }
+            _ => self.build.drop(self.build.break_(&label, Some(condition), Some(brought))),
+        }
     }
 
     /// Makes the site's mask the current one; gives the site on.
@@ -133,6 +146,31 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
             let block = self.build.block(None, &[self.test(site), operand], Some(operand.type_()));
             expr.set_child(child, block);
         }
+    }
+
+    /// Puts the test on a way out of the node that the node has no arm for.
+    pub fn add_test_behind(&self, region: &Region, expr: Expr<'m>) -> Expr<'m> {
+        match region.test_behind {
+            Some((Way::Taken, site)) => {
+                let branch = self.build.break_(&expr.branch_label().expect("it is a branch"), None, None);
+                let taken = self.build.block(None, &[self.test(site), branch], Some(Type::UNREACHABLE));
+                return self.build.if_(expr.child(0), taken, None);
+            }
+            Some((Way::NewElse, site)) => expr.add_else(self.test(site)),
+            Some((Way::Arm(_), _)) | None => {}
+        }
+        expr
+    }
+
+    /// Puts the test at the start of an arm, if it goes there. The arm can be `resumed`: then rewinding comes by, too.
+    pub fn add_test_in_arm(&self, region: &Region, expr: Expr<'m>, child: u32, resumed: bool) {
+        let Some((_, site)) = region.test_behind.filter(|(way, _)| *way == Way::Arm(child)) else { return };
+        let unwinding = match resumed {
+            true => self.build.i32_eq(self.state(), self.build.i32(State::Unwinding as u32)),
+            false => self.state(),
+        };
+        let arm = expr.child(child);
+        expr.set_child(child, self.build.block(None, &[self.leave_if(unwinding, site), arm], Some(arm.type_())));
     }
 
     /// Puts the tests that belong to the node itself around its rewritten form.

@@ -336,7 +336,9 @@ impl<'m> Rewriter<'_, 'm> {
             if let Some(id) = id {
                 around.set_child(child, self.rewrite(id, expr.child(child), arm_entry, Vec::new()));
             }
+            self.cx.add_test_in_arm(region, around, child, id.is_some());
         }
+        let around = self.cx.add_test_behind(region, around);
         self.put_before(lead_in, around)
     }
 
@@ -393,6 +395,7 @@ impl<'m> Rewriter<'_, 'm> {
             around.set_child(carried.child, operand);
         }
         self.cx.add_test_before(region, around);
+        let around = self.cx.add_test_behind(region, around);
         let Some(site) = region.landing.filter(|_| is_called) else { return self.put_before(lead_in, around) };
         let call = self.call_resume(site, expr);
         if !region.parts.is_empty() {

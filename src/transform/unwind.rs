@@ -44,5 +44,9 @@ fn rewrite_region<'m>(cx: &FunctionCx<'_, 'm>, id: RegionId, expr: Expr<'m>) -> 
         }
     }
     cx.add_test_before(region, expr);
+    for arm in [1, 2] {
+        cx.add_test_in_arm(region, expr, arm, false);
+    }
+    let expr = cx.add_test_behind(region, expr);
     cx.add_tests_around(region, expr)
 }

@@ -37,6 +37,8 @@ pub struct Output<'a, 'm> {
     pub resume_names: &'a [String],
     /// The global below which frames must stay.
     pub limit: Option<Name>,
+    /// Whether all functions that can be unwound are the module's own.
+    pub is_closed: bool,
 }
 
 /// One function.
@@ -50,6 +52,11 @@ pub struct Checker<'a, 'm> {
     rows: Vec<u32>,
     /// The row of each call that comes to a join, and the join's site.
     joined: Vec<(u32, Site)>,
+}
+
+/// Whether it is one number whose bits are followed.
+fn is_number(type_: Type) -> bool {
+    type_.components().len() == 1 && type_.is_numeric() && type_ != Type::V128
 }
 
 /// In a frame that is expected: whatever is there.
@@ -171,12 +178,13 @@ impl<'a, 'm> Checker<'a, 'm> {
         let evaluated = is_entry.then(|| self.run_arguments(site, &state, &sets)).flatten();
         let (mut machine, arguments) = match evaluated {
             Some((machine, arguments)) => (machine, Some(arguments)),
-            None => (self.after_call(row, state.clone()), None),
+            None => (self.after_call(row, state.clone(), self.returned(site)), None),
         };
         self.set_state(&mut machine.state, abi::State::Unwinding);
         machine.set_rules(Rules::Harmless { rebuilds: false });
         let frame = self.expected_frame(site);
-        self.finish(machine.give(Value::Unknown), &machine, &state, start, &frame, During::Unwinding)?;
+        let stop = machine.give(self.returned(site));
+        self.finish(stop, &machine, &state, start, &frame, During::Unwinding)?;
         Ok(Unwound { state: machine.state, start, callee, frame, arguments })
     }
 
@@ -184,7 +192,7 @@ impl<'a, 'm> Checker<'a, 'm> {
     fn arrive(&self, row: u32, site: Site) -> Result<(), Problem> {
         let mut state = self.output.world.with_callee(self.callee_number(site));
         self.set_state(&mut state, abi::State::Unwinding);
-        let mut machine = self.after_call(row, state);
+        let mut machine = self.after_call(row, state, self.returned(site));
         let (_, after) = self.body.calls[&self.rows[site.0 as usize]];
         match machine.run() {
             Stop::Call { .. } if machine.place() == Some(after) => Ok(()),
@@ -194,14 +202,21 @@ impl<'a, 'm> Checker<'a, 'm> {
         }
     }
 
-    /// A machine that is about to go on after the call.
-    fn after_call(&self, row: u32, state: State) -> Machine<'_, 'm> {
+    /// What the callee returns when it is unwound.
+    fn returned(&self, site: Site) -> Value {
+        let landing = self.plan.landing(site);
+        let is_known = self.output.is_closed && landing.callee != Callee::Entry;
+        if is_known && is_number(landing.result) { Value::Bits(0) } else { Value::Unknown }
+    }
+
+    /// A machine that is about to go on after the call, which has returned a value.
+    fn after_call(&self, row: u32, state: State, returned: Value) -> Machine<'_, 'm> {
         let (_, after) = self.body.calls[&row];
         let locals = (0..self.body.locals.len() as u32).map(Value::local).collect();
         let rules = Rules::Harmless { rebuilds: false };
         let mut machine = Machine::new(self.output.world, state, &self.body, after, locals, rules);
         if self.body.row(row).type_().is_concrete() {
-            machine.push(Value::Unknown);
+            machine.push(returned);
         }
         machine
     }
@@ -267,7 +282,7 @@ impl<'a, 'm> Checker<'a, 'm> {
         below.memory.truncate(unwound.start);
         machine.state.memory.truncate(unwound.start);
         self.set_state(&mut machine.state, abi::State::Unwinding);
-        let stop = machine.give(Value::Unknown);
+        let stop = machine.give(self.returned(site));
         self.finish(stop, &machine, &below, unwound.start, &unwound.frame, During::UnwindingAgain)?;
         Ok(place)
     }
@@ -337,6 +352,9 @@ impl<'a, 'm> Checker<'a, 'm> {
             Stop::Return => {}
             Stop::Call { function, .. } => return Err(Problem::CallsUnwinding(function.text())),
             Stop::Fault(fault) => return Err(Problem::NoWayOut(fault)),
+        }
+        if is_number(self.plan.results) && machine.top() != Value::Bits(0) {
+            return Err(Problem::ReturnsOther(during));
         }
         let found = machine.state.memory.from(start);
         self.compare_frames(found, frame, during)?;
@@ -414,7 +432,7 @@ impl<'a, 'm> Checker<'a, 'm> {
         state.globals.insert(limit, Value::Bits(0));
         let start = world.position_in(&state).ok_or(Problem::NoAbort)?;
         self.set_state(&mut state, abi::State::Unwinding);
-        let mut machine = self.after_call(self.rows[site.0 as usize], state);
+        let mut machine = self.after_call(self.rows[site.0 as usize], state, self.returned(site));
         let stop = machine.run();
         let is_resumed = matches!(&stop, Stop::Call { function, .. } if *function == self.own_resume());
         if !is_resumed || !self.is_aborting(&machine.state) {
@@ -431,7 +449,7 @@ impl<'a, 'm> Checker<'a, 'm> {
             }
             if again {
                 self.set_state(&mut resuming.state, abi::State::Unwinding);
-                stop = resuming.give(Value::Unknown);
+                stop = resuming.give(self.returned(site));
                 if !self.is_aborting(&resuming.state) {
                     return Err(Problem::NoAbort);
                 }

@@ -47,6 +47,8 @@ pub enum Problem {
     MissesJoin,
     #[error("unwinding calls {0}")]
     CallsUnwinding(String),
+    #[error("{0}: it returns something other than zero")]
+    ReturnsOther(During),
     #[error("it saves or resumes a frame while the state is normal")]
     FramesWhileNormal,
     #[error("{0}: the local {1} is not where the plan has it in the frame")]

@@ -57,6 +57,12 @@ mutations! {
             });
             code.replace(number, code.build.i32(0));
         };
+    an_unwound_function_returns_one: "leaf", "unwinding: it returns something other than zero",
+        |module| {
+            let code = Code::of(module, "leaf");
+            let finish = code.find(|f| f.calls(".finish_"));
+            code.replace(finish, code.build.i32_or(finish.expr, code.build.i32(1)));
+        };
     a_test_is_dropped: "sites", "site 0, the call call $leaf: unwinding does not lead",
         |module| replace_state(module, "sites", Kind::Break, |code, _| code.build.i32(0));
     a_test_is_dropped_in_the_resume_function: "loop", "unwinding does not lead from the call to the end",
