@@ -360,7 +360,7 @@ fn number_functions(module: Module<'_>, path: &ForkPath, plans: &mut [FunctionPl
 fn find_roots(module: Module<'_>, path: &ForkPath, options: &Options) -> Roots {
     let mut exported: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for export in module.exports().into_iter().filter(|e| e.kind == 0) {
-        if path.is_on_path(&export.item) && path.defined().iter().any(|&f| path.function(f).name == export.item) {
+        if path.is_defined(&export.item) {
             exported.entry(export.item).or_default().push(export.name);
         }
     }

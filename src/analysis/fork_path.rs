@@ -339,6 +339,15 @@ impl ForkPath {
         self.index.get(name).is_some_and(|&i| self.reasons[i as usize].is_some())
     }
 
+    /// Whether it is a function of the path that the module defines.
+    pub fn is_defined(&self, name: &str) -> bool {
+        self.index.get(name).is_some_and(|&i| self.is_defined_at(i))
+    }
+
+    fn is_defined_at(&self, index: u32) -> bool {
+        self.reasons[index as usize].is_some() && !self.functions[index as usize].imported
+    }
+
     /// Whether it is an imported function, and no entry.
     pub fn is_other_import(&self, name: &str) -> bool {
         self.index.get(name).is_some_and(|i| self.functions[*i as usize].imported && !self.entries.contains(i))
@@ -346,15 +355,12 @@ impl ForkPath {
 
     /// Defined functions of the fork path, in order of the module.
     pub fn defined(&self) -> Vec<u32> {
-        (0..self.functions.len() as u32)
-            .filter(|&i| self.reasons[i as usize].is_some() && !self.functions[i as usize].imported)
-            .collect()
+        (0..self.functions.len() as u32).filter(|&i| self.is_defined_at(i)).collect()
     }
 
     /// Defined functions of the path that the module refers to, so that they can be in a table; ascending.
     pub fn in_tables(&self) -> Vec<u32> {
-        let is_defined = |&i: &u32| !self.functions[i as usize].imported && self.reasons[i as usize].is_some();
-        self.referenced_inside.iter().copied().filter(is_defined).collect()
+        self.referenced_inside.iter().copied().filter(|&i| self.is_defined_at(i)).collect()
     }
 
     /// Functions that the module itself refers to, in order of the module.
