@@ -19,6 +19,7 @@ using wasm::Module;
 using wasm::Pass;
 
 inline Expression* as_expression(size_t address) { return reinterpret_cast<Expression*>(address); }
+inline Function* as_function(size_t address) { return reinterpret_cast<Function*>(address); }
 inline size_t as_address(Expression* expression) { return reinterpret_cast<size_t>(expression); }
 inline wasm::Name as_name(rust::Str text) { return wasm::Name(std::string_view(text.data(), text.size())); }
 inline wasm::Name to_name(const rust::String& text) { return wasm::Name(std::string_view(text.data(), text.size())); }

@@ -334,7 +334,7 @@ void replace_references(Module& module, rust::Str function, rust::Str replacemen
   }
 }
 
-void add_resume_function(Module& module, const Function& original, rust::Str name) {
+Function* add_resume_function(Module& module, const Function& original, rust::Str name) {
   auto& like = const_cast<Function&>(original);
   auto func = std::make_unique<Function>();
   func->name = as_name(name);
@@ -350,7 +350,7 @@ void add_resume_function(Module& module, const Function& original, rust::Str nam
   func->prologLocation = like.prologLocation;
   func->epilogLocation = like.epilogLocation;
   func->body = Builder(module).makeUnreachable();
-  module.addFunction(std::move(func));
+  return module.addFunction(std::move(func));
 }
 
 void add_function_like(Module& module, const Function& like, rust::Str name) {
@@ -467,26 +467,30 @@ rust::String print_type(Module& module, size_t type) {
   return rust::String::lossy(string.data(), string.size());
 }
 
-void for_each_function(Pass& pass, Module& module, rust::Slice<const rust::String> functions,
-                       const FunctionTask& task) {
-  std::vector<Function*> targets;
-  for (auto& name : functions) {
-    targets.push_back(module.getFunction(wasm::Name(std::string_view(name.data(), name.size()))));
-  }
+namespace {
+
+// Does the work for each index up to `count`, shared out among Binaryen's threads.
+void in_parallel(size_t count, const std::function<void(size_t)>& work) {
   std::atomic<size_t> next{0};
   auto* pool = ThreadPool::get();
   std::vector<std::function<ThreadWorkState()>> workers;
   for (size_t i = 0; i < pool->size(); i++) {
     workers.push_back([&]() {
       auto index = next.fetch_add(1);
-      if (index >= targets.size()) {
+      if (index >= count) {
         return ThreadWorkState::Finished;
       }
-      run_function_task(task, index, *targets[index]);
+      work(index);
       return ThreadWorkState::More;
     });
   }
   pool->work(workers);
+}
+
+} // namespace
+
+void for_each_function(size_t count, const FunctionTask& task) {
+  in_parallel(count, [&](size_t index) { run_function_task(task, index); });
 }
 
 namespace {
@@ -542,12 +546,8 @@ bool has_dead_code(Function* func) {
 
 } // namespace
 
-void run_on_functions(Pass& pass, Module& module, rust::Slice<const rust::String> functions,
+void run_on_functions(Pass& pass, Module& module, rust::Slice<const size_t> functions,
                       rust::Slice<const rust::String> passes) {
-  std::vector<Function*> targets;
-  for (auto& name : functions) {
-    targets.push_back(module.getFunction(wasm::Name(std::string_view(name.data(), name.size()))));
-  }
   // Threads share runners: each makes its own instance of the pass.
   std::vector<std::pair<std::string, std::unique_ptr<PassRunner>>> runners;
   for (auto& name : passes) {
@@ -556,24 +556,14 @@ void run_on_functions(Pass& pass, Module& module, rust::Slice<const rust::String
     runner->setIsNested(true);
     runner->add(text);
   }
-  std::atomic<size_t> next{0};
-  auto* pool = ThreadPool::get();
-  std::vector<std::function<ThreadWorkState()>> workers;
-  for (size_t i = 0; i < pool->size(); i++) {
-    workers.push_back([&]() {
-      auto index = next.fetch_add(1);
-      if (index >= targets.size()) {
-        return ThreadWorkState::Finished;
+  in_parallel(functions.size(), [&](size_t index) {
+    auto* func = as_function(functions[index]);
+    for (auto& [name, runner] : runners) {
+      if (name != "dce" || has_dead_code(func)) {
+        runner->runOnFunction(func);
       }
-      for (auto& [name, runner] : runners) {
-        if (name != "dce" || has_dead_code(targets[index])) {
-          runner->runOnFunction(targets[index]);
-        }
-      }
-      return ThreadWorkState::More;
-    });
-  }
-  pool->work(workers);
+    }
+  });
 }
 
 void run_on_module(Pass& pass, Module& module, rust::Str name) {

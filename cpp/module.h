@@ -62,7 +62,7 @@ void replace_references(Module& module, rust::Str function, rust::Str replacemen
 // Adds a defined function with a body of `unreachable`, the results of `like` (references as the tops of their
 // hierarchies), no parameters, and all of its locals
 // (parameters included) as variables, named as there.
-void add_resume_function(Module& module, const Function& like, rust::Str name);
+Function* add_resume_function(Module& module, const Function& like, rust::Str name);
 
 // Adds a defined function of the same type with a body of `unreachable`.
 void add_function_like(Module& module, const Function& like, rust::Str name);
@@ -92,11 +92,11 @@ bool is_defaultable(size_t type);
 bool is_reference(size_t type);
 rust::String print_type(Module& module, size_t type);
 
-// Calls the task once for each of the functions, on Binaryen's threads.
-void for_each_function(Pass& pass, Module& module, rust::Slice<const rust::String> functions, const FunctionTask& task);
+// Calls the task once for each index, on Binaryen's threads.
+void for_each_function(size_t count, const FunctionTask& task);
 
 // Runs passes on functions, on Binaryen's threads, with the pipeline's options.
-void run_on_functions(Pass& pass, Module& module, rust::Slice<const rust::String> functions,
+void run_on_functions(Pass& pass, Module& module, rust::Slice<const size_t> functions,
                       rust::Slice<const rust::String> passes);
 // Runs one pass on the whole module.
 void run_on_module(Pass& pass, Module& module, rust::Str name);

@@ -498,10 +498,10 @@ struct BottomCallRelaxer : public PostWalker<BottomCallRelaxer> {
 
 } // namespace
 
-void relax_bottom_results(Module& module, rust::Slice<const rust::String> names) {
+void relax_bottom_results(Module& module, rust::Slice<const size_t> functions) {
   std::unordered_map<Name, Type> results;
-  for (auto& name : names) {
-    auto* func = module.getFunction(as_name(rust::Str(name)));
+  for (auto address : functions) {
+    auto* func = as_function(address);
     auto type = func->getResults();
     if (type.isRef() && type.isNonNullable() && type.getHeapType().isBottom()) {
       results[func->name] = type.with(Nullable);

@@ -78,6 +78,6 @@ void add_reference_table(Module& module, rust::Str name, rust::Str export_name, 
 
 // Functions that return a non-null reference to nothing, which they therefore never do, return a nullable one from now
 // on. Those that are exported, referenced or tail-called stay as they are.
-void relax_bottom_results(Module& module, rust::Slice<const rust::String> names);
+void relax_bottom_results(Module& module, rust::Slice<const size_t> functions);
 
 } // namespace fork_instrument

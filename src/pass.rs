@@ -76,18 +76,18 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     declarations::add(module, &mut runtime, &options)?;
     asserts::add(module, &runtime, &path);
 
-    let names: Vec<String> = path.defined().iter().map(|&f| path.function(f).name.clone()).collect();
-    module.relax_bottom_results(&names);
-    pass.run_on_functions(module, &names, &["dce"]).map_err(Error::Binaryen)?;
+    let functions: Vec<Function> = path.defined().iter().map(|&f| module.function(&path.function(f).name)).collect();
+    module.relax_bottom_results(&functions);
+    pass.run_on_functions(module, &functions, &["dce"]).map_err(Error::Binaryen)?;
     transform::joins::add_markers(module, &runtime);
-    let mut plans = make_plans(pass, module, &path, &names, &options, &runtime)?;
-    number_functions(module, &path, &mut plans);
+    let mut plans = make_plans(pass, module, &path, &functions, &options, &runtime)?;
+    number_functions(&path, &functions, &mut plans);
     let masks = lay_out_masks(&mut plans).ok_or(Error::MasksTooLarge)?;
     let resumable: Vec<&FunctionPlan> = plans.iter().filter(|p| p.has_own_resume()).collect();
     let roots = find_roots(module, &path, &options);
 
-    let before = options.verify.then(|| Before::of(pass, module, &plans)).transpose()?;
-    add_resume_functions(module, &mut runtime, &resumable);
+    let before = options.verify.then(|| Before::of(pass, module, &plans));
+    let resume_functions = add_resume_functions(module, &mut runtime, &functions, &plans);
     runtime::add_default_results(module, &mut runtime, &resumable)?;
     let references = ReferenceNeeds::of(module, &path, &resumable, &globals);
     let results = root_results(module, &roots);
@@ -97,7 +97,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     runtime::add_reference_finishers(module, &runtime);
     fill_table(module, &runtime)?;
     linking::raise_reserve_at_start(module, &runtime);
-    let plans = rewrite(pass, module, &runtime, plans, options.verify)?;
+    let plans = rewrite(pass, module, &runtime, &functions, &resume_functions, plans, options.verify);
     roots::add(module, &runtime, &roots);
     state::export(module, &hidden);
     if let Some(before) = before {
@@ -108,8 +108,8 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
         let made = Made { plans: &plans, resume_names: &runtime.resume_names, shares_frames };
         verify::verify(pass, module, &before, &made)?;
     }
-    remove_markers(pass, module, &runtime, &names)?;
-    clean_up(pass, module, &runtime)?;
+    remove_markers(pass, module, &runtime, &[functions, resume_functions.clone()].concat());
+    clean_up(pass, module, &resume_functions)?;
     if let Some(file) = &options.resume {
         let second = separate::separate(pass, module, &runtime, output::is_text())?;
         output::add(file.into(), second);
@@ -297,15 +297,15 @@ fn make_plans<'m>(
     pass: Pass<'m>,
     module: Module<'m>,
     path: &ForkPath,
-    names: &[String],
+    functions: &[Function<'m>],
     options: &Options,
     runtime: &Runtime,
 ) -> Result<Vec<FunctionPlan>, Error> {
     let kind = if module.facts().bulk_memory { FrameKind::BySite } else { FrameKind::ByFunction };
     let rules = reference_rules(module, path, options);
-    let plans: Vec<Mutex<Option<Result<FunctionPlan, Refusal<'m>>>>> = names.iter().map(|_| Mutex::new(None)).collect();
-    pass.for_each_function(module, names, &|i, _| {
-        let function = module.function(&names[i]);
+    let plans: Vec<Mutex<Option<Result<FunctionPlan, Refusal<'m>>>>> =
+        functions.iter().map(|_| Mutex::new(None)).collect();
+    pass.for_each_function(functions, &|i, function| {
         let listing = Listing::of(function);
         let joins = analysis::joins::find(module, path, function, &listing);
         let joined = transform::joins::mark(module, runtime, &listing, &joins);
@@ -320,8 +320,7 @@ fn make_plans<'m>(
             plan(&Joined::default())
         });
         *plans[i].lock().expect("no thread panicked") = Some(plan);
-    })
-    .map_err(Error::Binaryen)?;
+    });
     plans
         .into_iter()
         .map(|slot| slot.into_inner().expect("no thread panicked").expect("every function was planned"))
@@ -330,13 +329,12 @@ fn make_plans<'m>(
 }
 
 /// Numbers the functions that can be suspended, equal ones alike, and resolves what landings resume.
-fn number_functions(module: Module<'_>, path: &ForkPath, plans: &mut [FunctionPlan]) {
+fn number_functions<'m>(path: &ForkPath, functions: &[Function<'m>], plans: &mut [FunctionPlan]) {
     let mut numbers: HashMap<String, FunctionNumber> = HashMap::new();
     // Functions with a resume function of their own, by the hash of their bodies.
-    let mut owners: HashMap<u64, Vec<(Function<'_>, FunctionNumber)>> = HashMap::new();
+    let mut owners: HashMap<u64, Vec<(Function<'m>, FunctionNumber)>> = HashMap::new();
     let mut next = FunctionNumber(0);
-    for plan in plans.iter_mut().filter(|p| p.is_resumable()) {
-        let function = module.function(&plan.function);
+    for (&function, plan) in functions.iter().zip(plans.iter_mut()).filter(|(_, p)| p.is_resumable()) {
         let same_hash = owners.entry(function.body().hash()).or_default();
         match same_hash.iter().find(|(owner, _)| owner.same_as(function)) {
             Some(&(_, number)) => (plan.number, plan.shares_resume) = (number, true),
@@ -391,16 +389,24 @@ fn root_results(module: Module<'_>, roots: &Roots) -> Vec<Type> {
     results
 }
 
-fn add_resume_functions(module: Module<'_>, runtime: &mut Runtime, resumable: &[&FunctionPlan]) {
-    for plan in resumable {
+/// The resume functions, by number; they are still empty.
+fn add_resume_functions<'m>(
+    module: Module<'m>,
+    runtime: &mut Runtime,
+    functions: &[Function<'m>],
+    plans: &[FunctionPlan],
+) -> Vec<Function<'m>> {
+    let mut added = Vec::new();
+    for (&function, plan) in functions.iter().zip(plans).filter(|(_, p)| p.has_own_resume()) {
         let mut name = format!("{}.resume", plan.function);
         while module.has_function(&name) {
             name.push('_');
         }
-        module.add_resume_function(module.function(&plan.function), &name);
+        added.push(module.add_resume_function(function, &name));
         runtime.resume_names.push(name);
     }
     runtime.table = choose_table(module, runtime);
+    added
 }
 
 /// Where resume functions are reached through: a table of ours; without reference types, which a second table needs, a
@@ -439,17 +445,17 @@ fn rewrite<'m>(
     pass: Pass<'m>,
     module: Module<'m>,
     runtime: &Runtime,
+    functions: &[Function<'m>],
+    resume_functions: &[Function<'m>],
     plans: Vec<FunctionPlan>,
     keep: bool,
-) -> Result<Vec<FunctionPlan>, Error> {
-    let names: Vec<String> = plans.iter().map(|p| p.function.clone()).collect();
+) -> Vec<FunctionPlan> {
     let plans: Vec<Mutex<Option<FunctionPlan>>> = plans.into_iter().map(|p| Mutex::new(Some(p))).collect();
-    pass.for_each_function(module, &names, &|i, _| {
+    pass.for_each_function(functions, &|i, function| {
         let mut slot = plans[i].lock().expect("no thread panicked");
         let plan = slot.take().expect("each function is rewritten once");
-        let function = module.function(&names[i]);
         if plan.has_own_resume() {
-            let resumed = module.function(runtime.resume_name(plan.number));
+            let resumed = resume_functions[plan.number.0 as usize];
             resume::write(module, function, resumed, &plan, runtime);
             resumed.flatten_blocks();
         }
@@ -458,28 +464,23 @@ fn rewrite<'m>(
             function.flatten_blocks();
         }
         *slot = keep.then_some(plan);
-    })
-    .map_err(Error::Binaryen)?;
-    Ok(plans.into_iter().filter_map(|slot| slot.into_inner().expect("no thread panicked")).collect())
+    });
+    plans.into_iter().filter_map(|slot| slot.into_inner().expect("no thread panicked")).collect()
 }
 
-fn remove_markers<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, names: &[String]) -> Result<(), Error> {
+fn remove_markers<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, functions: &[Function<'m>]) {
     let markers = transform::joins::markers(runtime);
-    let marked: Vec<String> = names.iter().chain(&runtime.resume_names).cloned().collect();
-    pass.for_each_function(module, &marked, &|i, _| {
-        let function = module.function(&marked[i]);
+    pass.for_each_function(functions, &|_, function| {
         function.remove_markers(module, &markers);
         function.flatten_blocks();
-    })
-    .map_err(Error::Binaryen)?;
+    });
     module.remove_functions(&markers);
-    Ok(())
 }
 
 /// Removes what the instrumentation left behind. Binaryen does not write blocks without a name, so that flattening them
 /// is for readers of the text, and for passes that follow; dead code and names that nothing branches to cost bytes.
-fn clean_up<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime) -> Result<(), Error> {
-    pass.run_on_functions(module, &runtime.resume_names, &["dce", "remove-unused-names", "reorder-locals"])
+fn clean_up<'m>(pass: Pass<'m>, module: Module<'m>, resume_functions: &[Function<'m>]) -> Result<(), Error> {
+    pass.run_on_functions(module, resume_functions, &["dce", "remove-unused-names", "reorder-locals"])
         .map_err(Error::Binaryen)
 }
 

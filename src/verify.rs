@@ -79,23 +79,23 @@ pub struct Landings {
 
 impl Before {
     /// Looks at the module once it is planned.
-    pub fn of<'m>(pass: Pass<'m>, module: Module<'m>, plans: &[FunctionPlan]) -> Result<Before, Error> {
+    pub fn of<'m>(pass: Pass<'m>, module: Module<'m>, plans: &[FunctionPlan]) -> Before {
         let rows = module.functions();
         let plans: Vec<&FunctionPlan> = plans.iter().filter(|p| p.is_resumable()).collect();
         let planned: HashSet<&str> = plans.iter().map(|p| p.function.as_str()).collect();
         let others: Vec<String> =
             rows.iter().filter(|f| !f.imported && !planned.contains(f.name.as_str())).map(|f| f.name.clone()).collect();
-        let hashes = for_each(pass, module, &others, |_, function| function.body().hash())?;
+        let hashes = for_each(pass, module, &others, |_, function| function.body().hash());
         let names: Vec<String> = plans.iter().map(|p| p.function.clone()).collect();
-        let landings = for_each(pass, module, &names, |i, _| Landings::of(module.function(&names[i]), plans[i]))?;
+        let landings = for_each(pass, module, &names, |i, function| Landings::of(function, plans[i]));
         let exports = module.exports().into_iter().filter(|e| e.kind == 0).map(|e| (e.name, e.item)).collect();
-        Ok(Before {
+        Before {
             functions: rows.iter().map(|f| f.name.clone()).collect(),
             globals: module.globals().into_iter().map(|g| g.name).collect(),
             exports,
             bodies: others.into_iter().zip(hashes).collect(),
             landings,
-        })
+        }
     }
 }
 
@@ -151,10 +151,10 @@ pub fn verify<'m>(pass: Pass<'m>, module: Module<'m>, before: &Before, made: &Ma
 
     check_others(pass, module, before, made)?;
     let names: Vec<String> = resumable.iter().map(|p| p.function.clone()).collect();
-    let failures = for_each(pass, module, &names, |i, _| {
-        let (function, resume) = (module.function(&names[i]), module.function(output.resume_name(resumable[i])));
+    let failures = for_each(pass, module, &names, |i, function| {
+        let resume = module.function(output.resume_name(resumable[i]));
         Checker::new(&output, resumable[i], &before.landings[i], function, resume).and_then(|c| c.check()).err()
-    })?;
+    });
     if let Some((i, Failure { site, problem })) = failures.into_iter().enumerate().find_map(|(i, f)| Some((i, f?))) {
         let landing = site.map(|site| (site, before.landings[i].calls[site.0 as usize]));
         return Err(violation(module, &names[i], landing, problem));
@@ -211,7 +211,7 @@ fn check_others<'m>(pass: Pass<'m>, module: Module<'m>, before: &Before, made: &
             _ => None,
         };
         body.hash() != hash && !(may_start_otherwise && rest().is_some_and(|rest| rest.hash() == hash))
-    })?;
+    });
     match names.into_iter().zip(changed).find(|(_, changed)| *changed) {
         Some((name, _)) => Err(violation(module, &name, None, Problem::Changed)),
         None => Ok(()),
@@ -223,13 +223,13 @@ fn for_each<'m, T: Send>(
     pass: Pass<'m>,
     module: Module<'m>,
     names: &[String],
-    work: impl Fn(usize, Function<'_>) -> T + Sync,
-) -> Result<Vec<T>, Error> {
+    work: impl Fn(usize, Function<'m>) -> T + Sync,
+) -> Vec<T> {
+    let functions: Vec<Function> = names.iter().map(|name| module.function(name)).collect();
     let results: Vec<Mutex<Option<T>>> = names.iter().map(|_| Mutex::new(None)).collect();
-    pass.for_each_function(module, names, &|i, function| {
+    pass.for_each_function(&functions, &|i, function| {
         *results[i].lock().expect("no thread panicked") = Some(work(i, function));
-    })
-    .map_err(Error::Binaryen)?;
+    });
     let results = results.into_iter().map(|r| r.into_inner().expect("no thread panicked"));
-    Ok(results.map(|r| r.expect("every function was visited")).collect())
+    results.map(|r| r.expect("every function was visited")).collect()
 }

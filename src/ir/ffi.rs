@@ -194,7 +194,7 @@ pub mod bridge {
 
     extern "Rust" {
         type FunctionTask<'a>;
-        fn run_function_task(task: &FunctionTask<'_>, index: usize, func: Pin<&mut Function>);
+        fn run_function_task(task: &FunctionTask<'_>, index: usize);
         fn finish_outputs() -> bool;
         fn run_pass(pass: Pin<&mut Pass>, module: Pin<&mut Module>, argument: &CxxString) -> String;
     }
@@ -284,7 +284,7 @@ pub mod bridge {
         fn has_custom_section(module: &Module, name: &str) -> bool;
         fn retarget_export(module: Pin<&mut Module>, export_name: &str, function: &str);
         fn replace_references(module: Pin<&mut Module>, function: &str, replacement: &str);
-        fn add_resume_function(module: Pin<&mut Module>, like: &Function, name: &str);
+        fn add_resume_function(module: Pin<&mut Module>, like: &Function, name: &str) -> *mut Function;
         fn add_function_like(module: Pin<&mut Module>, like: &Function, name: &str);
         fn remove_functions(module: Pin<&mut Module>, functions: &[String]);
         fn put_functions_first(module: Pin<&mut Module>, functions: &[String]);
@@ -300,16 +300,11 @@ pub mod bridge {
         fn is_defaultable(type_id: usize) -> bool;
         fn is_reference(type_id: usize) -> bool;
         fn print_type(module: Pin<&mut Module>, type_id: usize) -> String;
-        fn for_each_function(
-            pass: Pin<&mut Pass>,
-            module: Pin<&mut Module>,
-            functions: &[String],
-            task: &FunctionTask<'_>,
-        ) -> Result<()>;
+        fn for_each_function(count: usize, task: &FunctionTask<'_>);
         fn run_on_functions(
             pass: Pin<&mut Pass>,
             module: Pin<&mut Module>,
-            functions: &[String],
+            functions: &[usize],
             passes: &[String],
         ) -> Result<()>;
         fn run_on_module(pass: Pin<&mut Pass>, module: Pin<&mut Module>, name: &str) -> Result<()>;
@@ -359,7 +354,7 @@ pub mod bridge {
             functions: &[String],
         );
         fn make_default(module: Pin<&mut Module>, type_id: usize) -> usize;
-        fn relax_bottom_results(module: Pin<&mut Module>, names: &[String]);
+        fn relax_bottom_results(module: Pin<&mut Module>, functions: &[usize]);
 
         fn remove_zeros_from_names(module: Pin<&mut Module>);
 

@@ -15,12 +15,11 @@ pub struct Function<'m>(NonNull<bridge::Function>, PhantomData<&'m bridge::Modul
 unsafe impl Send for Function<'_> {}
 unsafe impl Sync for Function<'_> {}
 
-impl<'m> Function<'m> {
-    pub(super) fn new(func: Pin<&mut bridge::Function>) -> Self {
-        // SAFETY: the reference is only turned into the handle's pointer.
-        Function(NonNull::from(unsafe { func.get_unchecked_mut() }), PhantomData)
-    }
+pub(super) fn addresses(functions: &[Function<'_>]) -> Vec<usize> {
+    functions.iter().map(|function| function.0.as_ptr() as usize).collect()
+}
 
+impl<'m> Function<'m> {
     pub(super) fn from_raw(raw: *mut bridge::Function) -> Self {
         Function(NonNull::new(raw).expect("Binaryen throws for an unknown function"), PhantomData)
     }

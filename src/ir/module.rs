@@ -167,8 +167,8 @@ impl<'m> Module<'m> {
     }
 
     /// Adds a function with the results of `like`, no parameters, and all locals of `like` as variables.
-    pub fn add_resume_function(self, like: Function<'m>, name: &str) {
-        bridge::add_resume_function(self.pin(), &like.pin(), name);
+    pub fn add_resume_function(self, like: Function<'m>, name: &str) -> Function<'m> {
+        Function::from_raw(bridge::add_resume_function(self.pin(), &like.pin(), name))
     }
 
     /// Adds a defined function of the same type, with a body of `unreachable`.
@@ -263,25 +263,26 @@ impl<'m> Pass<'m> {
         bridge::shrink_level(&self.pin())
     }
 
-    /// Does work once for each function (named), on Binaryen's threads. Panics in the work are passed on.
-    pub fn for_each_function(
-        self,
-        module: Module<'m>,
-        functions: &[String],
-        work: &(dyn Fn(usize, Function<'_>) + Sync),
-    ) -> Result<(), String> {
-        let task = FunctionTask::new(work);
-        bridge::for_each_function(self.pin(), module.pin(), functions, &task).map_err(|e| e.what().to_string())?;
-        match task.panicked() {
-            Some(message) => panic!("{message}"),
-            None => Ok(()),
+    /// Does work once for each function, on Binaryen's threads. Panics in the work are passed on.
+    pub fn for_each_function(self, functions: &[Function<'m>], work: &(dyn Fn(usize, Function<'m>) + Sync)) {
+        let work = |i: usize| work(i, functions[i]);
+        let task = FunctionTask::new(&work);
+        bridge::for_each_function(functions.len(), &task);
+        if let Some(message) = task.panicked() {
+            panic!("{message}");
         }
     }
 
-    /// Runs Binaryen's passes on functions (named), with the pipeline's options.
-    pub fn run_on_functions(self, module: Module<'m>, functions: &[String], passes: &[&str]) -> Result<(), String> {
+    /// Runs Binaryen's passes on functions, with the pipeline's options.
+    pub fn run_on_functions(
+        self,
+        module: Module<'m>,
+        functions: &[Function<'m>],
+        passes: &[&str],
+    ) -> Result<(), String> {
         let passes: Vec<String> = passes.iter().map(|s| s.to_string()).collect();
-        bridge::run_on_functions(self.pin(), module.pin(), functions, &passes).map_err(|e| e.what().to_string())
+        let functions = super::function::addresses(functions);
+        bridge::run_on_functions(self.pin(), module.pin(), &functions, &passes).map_err(|e| e.what().to_string())
     }
 
     /// Runs one of Binaryen's passes on the whole module.

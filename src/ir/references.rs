@@ -173,8 +173,8 @@ impl<'m> Module<'m> {
 
     /// Functions that return a non-null reference to nothing, which they therefore never do, return a nullable one from
     /// now on. Those that are exported, referenced or tail-called stay as they are.
-    pub fn relax_bottom_results(self, functions: &[String]) {
-        bridge::relax_bottom_results(self.pin(), functions);
+    pub fn relax_bottom_results(self, functions: &[Function<'_>]) {
+        bridge::relax_bottom_results(self.pin(), &super::function::addresses(functions));
     }
 
     /// Some value of the type, if there is one that can be made. Can add functions to the module.

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Mutex, OnceLock};
 
 use super::ffi::bridge;
-use super::{Function, Module, Pass};
+use super::{Module, Pass};
 
 /// What runs when Binaryen runs the pass. The string is the pass's own argument (empty if none); an error is the text
 /// of a fatal error.
@@ -59,14 +59,14 @@ pub(super) fn run_pass(
     }
 }
 
-/// Work to do once for each of a list of functions, on several threads.
+/// Work to do once for each index, on several threads.
 pub struct FunctionTask<'a> {
-    run: &'a (dyn Fn(usize, Function<'_>) + Sync),
+    run: &'a (dyn Fn(usize) + Sync),
     panicked: Mutex<Option<String>>,
 }
 
 impl<'a> FunctionTask<'a> {
-    pub(super) fn new(run: &'a (dyn Fn(usize, Function<'_>) + Sync)) -> Self {
+    pub(super) fn new(run: &'a (dyn Fn(usize) + Sync)) -> Self {
         FunctionTask { run, panicked: Mutex::new(None) }
     }
 
@@ -76,9 +76,8 @@ impl<'a> FunctionTask<'a> {
     }
 }
 
-pub(super) fn run_function_task(task: &FunctionTask<'_>, index: usize, func: Pin<&mut bridge::Function>) {
-    let func = Function::new(func);
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (task.run)(index, func))) {
+pub(super) fn run_function_task(task: &FunctionTask<'_>, index: usize) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (task.run)(index))) {
         *task.panicked.lock().unwrap_or_else(|e| e.into_inner()) = Some(panic_text(panic));
     }
 }
