@@ -20,7 +20,10 @@ using wasm::Pass;
 
 inline Expression* as_expression(size_t address) { return reinterpret_cast<Expression*>(address); }
 inline Function* as_function(size_t address) { return reinterpret_cast<Function*>(address); }
+inline size_t as_address(const Function* func) { return reinterpret_cast<size_t>(func); }
 inline size_t as_address(Expression* expression) { return reinterpret_cast<size_t>(expression); }
+// Names are interned: the address of the text stands for it. Zero is no name.
+inline size_t as_number(wasm::Name name) { return name.is() ? reinterpret_cast<size_t>(name.str.data()) : 0; }
 inline wasm::Name as_name(rust::Str text) { return wasm::Name(std::string_view(text.data(), text.size())); }
 inline wasm::Name to_name(const rust::String& text) { return wasm::Name(std::string_view(text.data(), text.size())); }
 inline std::unordered_set<wasm::Name> as_names(rust::Slice<const rust::String> names) {

@@ -12,9 +12,6 @@ using namespace wasm;
 
 namespace {
 
-// Names are interned: the address of the text stands for it.
-size_t number(Name name) { return name.is() ? reinterpret_cast<size_t>(name.str.data()) : 0; }
-
 uint64_t bits(const Literal& literal) {
   switch (literal.type.getBasic()) {
   case Type::i32:
@@ -52,7 +49,7 @@ struct Reader : public OverriddenVisitor<Reader> {
 
   void add_targets(const ArenaVector<Name>& names) {
     for (auto name : names) {
-      code.targets.push_back(number(name));
+      code.targets.push_back(as_number(name));
     }
   }
 
@@ -61,19 +58,19 @@ struct Reader : public OverriddenVisitor<Reader> {
 #include "wasm-delegations.def"
 
   void read(Expression*) {}
-  void read(Block* curr) { row.name = number(curr->name); }
-  void read(Loop* curr) { row.name = number(curr->name); }
+  void read(Block* curr) { row.name = as_number(curr->name); }
+  void read(Loop* curr) { row.name = as_number(curr->name); }
   void read(Break* curr) {
-    row.name = number(curr->name);
+    row.name = as_number(curr->name);
     row.has_value = curr->value;
     row.has_condition = curr->condition;
   }
-  void read(BrOn* curr) { row.name = number(curr->name); }
+  void read(BrOn* curr) { row.name = as_number(curr->name); }
   void read(Switch* curr) {
     row.has_value = curr->value;
     row.target = code.targets.size();
     add_targets(curr->targets);
-    code.targets.push_back(number(curr->default_));
+    code.targets.push_back(as_number(curr->default_));
     row.targets = code.targets.size() - row.target;
   }
   void read(TryTable* curr) {
@@ -82,28 +79,28 @@ struct Reader : public OverriddenVisitor<Reader> {
     row.targets = code.targets.size() - row.target;
   }
   void read(Call* curr) {
-    row.name = number(curr->target);
+    row.name = as_number(curr->target);
     row.is_return = curr->isReturn;
   }
   void read(CallIndirect* curr) {
-    row.name = number(curr->table);
+    row.name = as_number(curr->table);
     row.is_return = curr->isReturn;
   }
   void read(CallRef* curr) { row.is_return = curr->isReturn; }
-  void read(GlobalGet* curr) { row.name = number(curr->name); }
-  void read(GlobalSet* curr) { row.name = number(curr->name); }
+  void read(GlobalGet* curr) { row.name = as_number(curr->name); }
+  void read(GlobalSet* curr) { row.name = as_number(curr->name); }
   void read(Load* curr) {
-    row.name = number(curr->memory);
+    row.name = as_number(curr->memory);
     row.value = curr->offset.addr;
     row.bytes = curr->bytes;
     row.is_signed = curr->signed_;
   }
   void read(Store* curr) {
-    row.name = number(curr->memory);
+    row.name = as_number(curr->memory);
     row.value = curr->offset.addr;
     row.bytes = curr->bytes;
   }
-  void read(MemoryInit* curr) { row.name = number(curr->segment); }
+  void read(MemoryInit* curr) { row.name = as_number(curr->segment); }
   void read(LocalGet* curr) { row.value = curr->index; }
   void read(LocalSet* curr) { row.value = curr->index; }
   void read(TupleExtract* curr) { row.value = curr->index; }
@@ -152,7 +149,7 @@ Code read_code(Function& func) {
   return code;
 }
 
-size_t intern_name(rust::Str name) { return number(as_name(name)); }
+size_t intern_name(rust::Str name) { return as_number(as_name(name)); }
 
 rust::String name_text(size_t name) { return rust::String::lossy(reinterpret_cast<const char*>(name)); }
 
@@ -200,19 +197,19 @@ rust::Vec<TableSegment> list_table_segments(const Module& module) {
       continue;
     }
     TableSegment row;
-    row.table = number(segment->table);
+    row.table = as_number(segment->table);
     row.global = 0;
     row.offset = 0;
     if (auto* constant = segment->offset->dynCast<Const>()) {
       row.offset = bits(constant->value);
     } else if (auto* global = segment->offset->dynCast<GlobalGet>()) {
-      row.global = number(global->name);
+      row.global = as_number(global->name);
     } else {
       continue;
     }
     for (auto* item : segment->data) {
       auto* reference = item->dynCast<RefFunc>();
-      row.functions.push_back(reference ? number(reference->func) : 0);
+      row.functions.push_back(reference ? as_number(reference->func) : 0);
     }
     rows.push_back(std::move(row));
   }
@@ -222,7 +219,7 @@ rust::Vec<TableSegment> list_table_segments(const Module& module) {
 rust::Vec<uint8_t> data_segment(const Module& module, size_t name) {
   rust::Vec<uint8_t> bytes;
   for (auto& segment : module.dataSegments) {
-    if (number(segment->name) == name) {
+    if (as_number(segment->name) == name) {
       bytes.reserve(segment->data.size());
       for (auto byte : segment->data) {
         bytes.push_back(uint8_t(byte));

@@ -32,14 +32,24 @@ rust::Vec<FunctionRow> list_functions(const Module& module) {
   rust::Vec<FunctionRow> rows;
   for (auto& func : module.functions) {
     FunctionRow row;
-    row.name = to_rust(func->name);
+    row.name = as_number(func->name);
+    row.address = as_address(func.get());
     row.imported = func->imported();
-    row.module = row.imported ? to_rust(func->module) : rust::String();
-    row.base = row.imported ? to_rust(func->base) : rust::String();
     row.heap_type = func->type.getHeapType().getID();
     row.params = func->getParams().getID();
     row.results = func->getResults().getID();
     rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+rust::Vec<FunctionImport> list_function_imports(const Module& module) {
+  rust::Vec<FunctionImport> rows;
+  for (auto& func : module.functions) {
+    if (func->imported()) {
+      auto path = func->module.toString() + "." + func->base.toString();
+      rows.push_back({as_number(func->name), rust::String::lossy(path)});
+    }
   }
   return rows;
 }
@@ -82,7 +92,7 @@ rust::Vec<Reference> list_references(Module& module) {
   rust::Vec<Reference> rows;
   auto add = [&](Expression* expression, Name table) {
     for (auto* ref : FindAll<RefFunc>(expression).list) {
-      rows.push_back({table.is() ? to_rust(table) : rust::String(), to_rust(ref->func)});
+      rows.push_back({as_number(table), as_number(ref->func)});
     }
   };
   for (auto& segment : module.elementSegments) {
@@ -116,7 +126,7 @@ struct CallCollector : public PostWalker<CallCollector> {
     CallSite site;
     site.caller = 0;
     site.kind = uint32_t(kind);
-    site.target = target.is() ? to_rust(target) : rust::String();
+    site.target = as_number(target);
     site.is_return = is_return;
     site.heap_type = heap_type;
     sites.push_back(std::move(site));

@@ -7,6 +7,7 @@ namespace fork_instrument {
 
 struct CallSite;
 struct ExportRow;
+struct FunctionImport;
 struct FunctionRow;
 struct GlobalRow;
 struct MemoryRow;
@@ -18,6 +19,7 @@ struct FunctionTask;
 
 ModuleFacts module_facts(const Module& module);
 rust::Vec<FunctionRow> list_functions(const Module& module);
+rust::Vec<FunctionImport> list_function_imports(const Module& module);
 rust::Vec<ExportRow> list_exports(const Module& module);
 rust::Vec<GlobalRow> list_globals(const Module& module);
 rust::Vec<MemoryRow> list_memories(const Module& module);

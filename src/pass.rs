@@ -14,7 +14,7 @@ use crate::analysis::regions::Joined;
 use crate::analysis::state::HiddenState;
 use crate::error::Error;
 use crate::frame::lay_out_masks;
-use crate::ir::{self, CallSite, Function, GlobalRow, Hierarchy, Module, Pass, TableRow, Type};
+use crate::ir::{self, CallSite, Function, FunctionImport, GlobalRow, Hierarchy, Module, Name, Pass, TableRow, Type};
 use crate::options::{self, Options, Refs, Sharing};
 use crate::output;
 use crate::plan::{Callee, FunctionNumber, FunctionPlan};
@@ -76,7 +76,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     declarations::add(module, &mut runtime, &options)?;
     asserts::add(module, &runtime, &path);
 
-    let functions: Vec<Function> = path.defined().iter().map(|&f| module.function(&path.function(f).name)).collect();
+    let functions: Vec<Function> = path.defined().iter().map(|&f| module.function_at(path.function(f))).collect();
     module.relax_bottom_results(&functions);
     pass.run_on_functions(module, &functions, &["dce"]).map_err(Error::Binaryen)?;
     transform::joins::add_markers(module, &runtime);
@@ -97,6 +97,8 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     runtime::add_reference_finishers(module, &runtime);
     fill_table(module, &runtime)?;
     linking::raise_reserve_at_start(module, &runtime);
+    // What it said is in the plans, and it is as large as they are.
+    drop(path);
     let plans = rewrite(pass, module, &runtime, &functions, &resume_functions, plans, options.verify);
     roots::add(module, &runtime, &roots);
     state::export(module, &hidden);
@@ -147,31 +149,30 @@ fn check_entries(module: Module<'_>, options: &Options) -> Result<(), Error> {
 /// A frame with the entry's arguments must exist: where an entry import is exported, referenced or tail-called, a
 /// function that calls it takes its place. Returns the module's calls afterwards.
 fn replace_entry_references(module: Module<'_>, options: &Options) -> Vec<CallSite> {
-    let functions = module.functions();
-    let is_entry = |f: &ir::FunctionRow| {
-        f.imported && options.entry.iter().any(|p| p.matches(&format!("{}.{}", f.module, f.base)))
-    };
+    let is_entry = |f: &FunctionImport| options.entry.iter().any(|p| p.matches(&f.path));
     let calls = module.calls();
-    let mut used: HashSet<String> = module.references().into_iter().map(|r| r.function).collect();
-    used.extend(module.exports().into_iter().filter(|e| e.kind == 0).map(|e| e.item));
+    let mut used: HashSet<Name> = module.references().iter().map(|r| r.function()).collect();
+    used.extend(module.exports().iter().filter(|e| e.kind == 0).map(|e| Name::of(&e.item)));
     let is_use = |c: &&CallSite| c.kind == kind::REF_FUNC || c.kind == kind::CALL && c.is_return;
-    used.extend(calls.iter().filter(is_use).map(|c| c.target.clone()));
-    let entries: Vec<&ir::FunctionRow> = functions.iter().filter(|f| is_entry(f) && used.contains(&f.name)).collect();
+    used.extend(calls.iter().filter(is_use).filter_map(|c| c.target()));
+    let imports = module.function_imports().into_iter();
+    let entries: Vec<FunctionImport> = imports.filter(|f| is_entry(f) && used.contains(&f.name())).collect();
     if entries.is_empty() {
         return calls;
     }
     for entry in entries {
-        let mut name = format!("fork_entry.{}", entry.name);
-        while functions.iter().any(|f| f.name == name) {
+        let entry = entry.name().text();
+        let mut name = format!("fork_entry.{entry}");
+        while module.has_function(&name) {
             name.push('_');
         }
-        let import = module.function(&entry.name);
+        let import = module.function(&entry);
         let wrapper = module.add_function_like(import, &name);
         let build = module.build();
         let arguments: Vec<_> =
             wrapper.local_types().into_iter().enumerate().map(|(i, t)| build.local_get(i as u32, t)).collect();
-        wrapper.set_body(build.call(&entry.name, &arguments, import.results()));
-        module.replace_references(&entry.name, &name);
+        wrapper.set_body(build.call(&entry, &arguments, import.results()));
+        module.replace_references(&entry, &name);
     }
     module.calls()
 }
@@ -179,8 +180,7 @@ fn replace_entry_references(module: Module<'_>, options: &Options) -> Vec<CallSi
 /// For a module that does not import an entry, or not under that name.
 fn warn_about_entries(module: Module<'_>, options: &Options) {
     let entries: Vec<&str> = options.entry.iter().map(|p| p.text()).collect();
-    let imported = module.functions().into_iter().filter(|f| f.imported);
-    let imports: Vec<String> = imported.map(|f| format!("{}.{}", f.module, f.base)).collect();
+    let imports: Vec<String> = module.function_imports().into_iter().map(|f| f.path).collect();
     let base = |name: &str| name.rsplit('.').next().unwrap_or_default().to_string();
     let same_base = imports.iter().find(|i| entries.iter().any(|e| base(i) == base(e)));
     let near = || entries.iter().find_map(|e| options::closest(e, imports.iter().map(|i| (i.as_str(), i))));
@@ -208,14 +208,14 @@ fn warn_about_lists(path: &ForkPath, options: &Options) {
 
 fn check_start(module: Module<'_>, path: &ForkPath) -> Result<(), Error> {
     let start = module.facts().start;
-    if !start.is_empty() && path.is_on_path(&start) { Err(Error::StartForks(start)) } else { Ok(()) }
+    if !start.is_empty() && path.is_on_path(Name::of(&start)) { Err(Error::StartForks(start)) } else { Ok(()) }
 }
 
 /// A fork on one stack cannot save the others.
 fn check_stacks(path: &ForkPath) -> Result<(), Error> {
     match path.sites(kind::STACK_SWITCH).next() {
         Some(switch) if !path.defined().is_empty() => {
-            Err(Error::SeveralStacks(path.function(switch.caller).name.clone()))
+            Err(Error::SeveralStacks(path.function(switch.caller).name().text()))
         }
         _ => Ok(()),
     }
@@ -277,16 +277,21 @@ fn globals_to_save(
     }
 }
 
+/// Names of what the program writes, of one kind.
+fn written(path: &ForkPath, kind: u32) -> HashSet<String> {
+    path.sites(kind).filter_map(|site| site.target()).map(Name::text).collect()
+}
+
 /// Globals that keep the value that they start with.
 fn constant_globals(module: Module<'_>, path: &ForkPath) -> Vec<String> {
-    let mut changing: HashSet<String> = path.sites(kind::GLOBAL_WRITE).map(|site| site.target.clone()).collect();
+    let mut changing: HashSet<String> = written(path, kind::GLOBAL_WRITE);
     changing.extend(module.exports().into_iter().filter(|e| e.kind == 3).map(|e| e.item));
     let is_constant = |g: &GlobalRow| !g.mutable_ || !g.imported && !changing.contains(&g.name);
     module.globals().into_iter().filter(is_constant).map(|g| g.name).collect()
 }
 
 fn reference_rules(module: Module<'_>, path: &ForkPath, options: &Options) -> ReferenceRules {
-    let mut written: HashSet<String> = path.sites(kind::TABLE_WRITE).map(|site| site.target.clone()).collect();
+    let mut written = written(path, kind::TABLE_WRITE);
     written.extend(module.exports().into_iter().filter(|e| e.kind == 1).map(|e| e.item));
     let is_constant = |t: &TableRow| !t.imported && !written.contains(&t.name);
     let tables = module.tables().into_iter().filter(is_constant).map(|t| t.name).collect();
@@ -330,11 +335,12 @@ fn make_plans<'m>(
 
 /// Numbers the functions that can be suspended, equal ones alike, and resolves what landings resume.
 fn number_functions<'m>(path: &ForkPath, functions: &[Function<'m>], plans: &mut [FunctionPlan]) {
-    let mut numbers: HashMap<String, FunctionNumber> = HashMap::new();
+    let mut numbers: HashMap<u32, FunctionNumber> = HashMap::new();
     // Functions with a resume function of their own, by the hash of their bodies.
     let mut owners: HashMap<u64, Vec<(Function<'m>, FunctionNumber)>> = HashMap::new();
     let mut next = FunctionNumber(0);
-    for (&function, plan) in functions.iter().zip(plans.iter_mut()).filter(|(_, p)| p.is_resumable()) {
+    let defined = path.defined().into_iter().zip(functions);
+    for ((index, &function), plan) in defined.zip(plans.iter_mut()).filter(|(_, p)| p.is_resumable()) {
         let same_hash = owners.entry(function.body().hash()).or_default();
         match same_hash.iter().find(|(owner, _)| owner.same_as(function)) {
             Some(&(_, number)) => (plan.number, plan.shares_resume) = (number, true),
@@ -345,11 +351,11 @@ fn number_functions<'m>(path: &ForkPath, functions: &[Function<'m>], plans: &mut
             }
         }
         if !plan.elides {
-            numbers.insert(plan.function.clone(), plan.number);
+            numbers.insert(index, plan.number);
         }
     }
     for landing in plans.iter_mut().flat_map(|p| &mut p.landings) {
-        if let Some(callee) = landing.direct.and_then(|f| numbers.get(&path.function(f).name)) {
+        if let Some(callee) = landing.direct.and_then(|f| numbers.get(&f)) {
             landing.callee = Callee::Function(*callee);
         }
     }
@@ -358,7 +364,7 @@ fn number_functions<'m>(path: &ForkPath, functions: &[Function<'m>], plans: &mut
 fn find_roots(module: Module<'_>, path: &ForkPath, options: &Options) -> Roots {
     let mut exported: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for export in module.exports().into_iter().filter(|e| e.kind == 0) {
-        if path.is_defined(&export.item) {
+        if path.is_defined(Name::of(&export.item)) {
             exported.entry(export.item).or_default().push(export.name);
         }
     }
@@ -377,7 +383,7 @@ fn find_roots(module: Module<'_>, path: &ForkPath, options: &Options) -> Roots {
         Some(patterns) => patterns.iter().any(|p| p.matches(name)),
         None => path.has_open_table(),
     };
-    let in_tables = in_tables.into_iter().map(|f| path.function(f).name.clone()).filter(|n| named(n)).collect();
+    let in_tables = in_tables.into_iter().map(|f| path.function(f).name().text()).filter(|n| named(n)).collect();
     Roots { exported, in_tables, resume_exports }
 }
 

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::abi;
 use crate::analysis::fork_path::kind;
 use crate::error::Error;
-use crate::ir::{Module, Pass, Split};
+use crate::ir::{Module, Name, Pass, Split};
 use crate::transform::runtime::{ResumeTable, Runtime};
 
 /// Moves the resume functions out of the module. Gives the second module's bytes, or text.
@@ -22,12 +22,12 @@ pub fn separate<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, text:
     slots.extend(runtime.mask_function_in_table());
     let entries: Vec<(u64, String)> =
         slots.iter().enumerate().map(|(i, name)| (base + i as u64, name.clone())).collect();
-    let mut moved: HashSet<String> =
-        slots.into_iter().filter(|name| !module.uses_segments(module.function(name), &ours)).collect();
+    let can_move = |name: &&String| !module.uses_segments(module.function(name), &ours);
+    let mut moved: HashSet<Name> = slots.iter().filter(can_move).map(|name| Name::of(name)).collect();
     keep_what_others_call(module, &mut moved);
     let helpers = helpers_used_only_by(module, runtime, &moved);
-    let functions: Vec<String> =
-        module.functions().into_iter().map(|f| f.name).filter(|n| moved.contains(n) || helpers.contains(n)).collect();
+    let names = module.functions().into_iter().map(|f| f.name());
+    let functions: Vec<String> = names.filter(|n| moved.contains(n) || helpers.contains(n)).map(Name::text).collect();
     let has_masks = runtime.mask_function_in_table().is_some();
     let placeholder = format!("{}{}", abi::RESUME_TABLE, "0".repeat(DIGEST_DIGITS));
     let mut second = module
@@ -54,55 +54,44 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 /// The first module imports nothing from the second: what functions that stay there call stays, too.
-fn keep_what_others_call(module: Module<'_>, moved: &mut HashSet<String>) {
-    let functions = module.functions();
-    let calls: Vec<(String, String)> = module
-        .calls()
-        .into_iter()
-        .filter(|call| call.kind == kind::CALL || call.kind == kind::REF_FUNC)
-        .map(|call| (functions[call.caller as usize].name.clone(), call.target))
-        .filter(|(_, target)| moved.contains(target))
-        .collect();
-    loop {
-        let before = moved.len();
-        for (caller, target) in &calls {
-            if !moved.contains(caller) {
-                moved.remove(target);
+fn keep_what_others_call(module: Module<'_>, moved: &mut HashSet<Name>) {
+    let mut called: HashMap<Name, Vec<Name>> = HashMap::new();
+    for (caller, callee) in direct_uses(module).filter(|(_, callee)| moved.contains(callee)) {
+        called.entry(caller).or_default().push(callee);
+    }
+    let mut staying: Vec<Name> = called.keys().copied().filter(|caller| !moved.contains(caller)).collect();
+    while let Some(caller) = staying.pop() {
+        for callee in called.remove(&caller).into_iter().flatten() {
+            if moved.remove(&callee) {
+                staying.push(callee);
             }
-        }
-        if moved.len() == before {
-            return;
         }
     }
 }
 
-/// Helpers of ours that nothing uses but what is moved.
-fn helpers_used_only_by(module: Module<'_>, runtime: &Runtime, moved: &HashSet<String>) -> HashSet<String> {
+/// Functions that call or refer to a function, and that function.
+fn direct_uses(module: Module<'_>) -> impl Iterator<Item = (Name, Name)> {
     let functions = module.functions();
-    let mut callers: HashMap<String, Vec<String>> = HashMap::new();
-    for call in module.calls() {
-        if call.kind == kind::CALL || call.kind == kind::REF_FUNC {
-            callers.entry(call.target).or_default().push(functions[call.caller as usize].name.clone());
-        }
+    let calls = module.calls().into_iter().filter(|call| call.kind == kind::CALL || call.kind == kind::REF_FUNC);
+    calls.filter_map(move |call| Some((functions[call.caller as usize].name(), call.target()?)))
+}
+
+/// Helpers of ours that nothing uses but what is moved.
+fn helpers_used_only_by(module: Module<'_>, runtime: &Runtime, moved: &HashSet<Name>) -> HashSet<Name> {
+    let mut callers: HashMap<Name, Vec<Name>> = HashMap::new();
+    for (caller, callee) in direct_uses(module) {
+        callers.entry(callee).or_default().push(caller);
     }
-    let referenced: HashSet<String> = module
-        .references()
-        .into_iter()
-        .map(|r| r.function)
-        .chain(module.exports().into_iter().filter(|e| e.kind == 0).map(|e| e.item))
-        .collect();
-    let mut helpers: HashSet<String> = HashSet::new();
+    let mut referenced: HashSet<Name> = module.references().iter().map(|r| r.function()).collect();
+    referenced.extend(module.exports().iter().filter(|e| e.kind == 0).map(|e| Name::of(&e.item)));
+    let mut rest: Vec<Name> = module.functions().iter().map(|f| f.name()).collect();
+    rest.retain(|n| !moved.contains(n) && !referenced.contains(n) && runtime.is_ours(&n.text()));
+    let mut helpers: HashSet<Name> = HashSet::new();
     loop {
-        let is_only_used_there = |name: &String| {
+        let is_only_used_there = |name: &Name| {
             callers.get(name).is_some_and(|users| users.iter().all(|u| moved.contains(u) || helpers.contains(u)))
         };
-        let more: Vec<String> = functions
-            .iter()
-            .map(|f| &f.name)
-            .filter(|n| runtime.is_ours(n) && !moved.contains(*n) && !helpers.contains(*n) && !referenced.contains(*n))
-            .filter(|n| is_only_used_there(n))
-            .cloned()
-            .collect();
+        let more: Vec<Name> = rest.iter().copied().filter(|n| !helpers.contains(n) && is_only_used_there(n)).collect();
         if more.is_empty() {
             return helpers;
         }

@@ -54,8 +54,7 @@ pub static TAMPER: OnceLock<fn(Module<'_>)> = OnceLock::new();
 
 /// What the functions were like before they were rewritten.
 pub struct Before {
-    /// Names of all functions.
-    pub functions: HashSet<String>,
+    pub functions: HashSet<Name>,
     pub globals: HashSet<String>,
     /// Exported functions, by the export's name.
     pub exports: HashMap<String, String>,
@@ -82,15 +81,15 @@ impl Before {
     pub fn of<'m>(pass: Pass<'m>, module: Module<'m>, plans: &[FunctionPlan]) -> Before {
         let rows = module.functions();
         let plans: Vec<&FunctionPlan> = plans.iter().filter(|p| p.is_resumable()).collect();
-        let planned: HashSet<&str> = plans.iter().map(|p| p.function.as_str()).collect();
-        let others: Vec<String> =
-            rows.iter().filter(|f| !f.imported && !planned.contains(f.name.as_str())).map(|f| f.name.clone()).collect();
+        let planned: HashSet<Name> = plans.iter().map(|p| Name::of(&p.function)).collect();
+        let others = rows.iter().filter(|f| !f.imported && !planned.contains(&f.name()));
+        let others: Vec<String> = others.map(|f| f.name().text()).collect();
         let hashes = for_each(pass, module, &others, |_, function| function.body().hash());
         let names: Vec<String> = plans.iter().map(|p| p.function.clone()).collect();
         let landings = for_each(pass, module, &names, |i, function| Landings::of(function, plans[i]));
         let exports = module.exports().into_iter().filter(|e| e.kind == 0).map(|e| (e.name, e.item)).collect();
         Before {
-            functions: rows.iter().map(|f| f.name.clone()).collect(),
+            functions: rows.iter().map(|f| f.name()).collect(),
             globals: module.globals().into_iter().map(|g| g.name).collect(),
             exports,
             bodies: others.into_iter().zip(hashes).collect(),
@@ -109,7 +108,7 @@ impl Landings {
             if let Some(site) = region.landing {
                 calls[site.0 as usize] = expr.address();
                 if let Some(call) = expr.describe_call().filter(|_| expr.kind() == Kind::Call) {
-                    entries[site.0 as usize] = call.target;
+                    entries[site.0 as usize] = call.target().map_or(String::new(), Name::text);
                 }
             }
             open.extend(region.parts.iter().map(|&(child, part)| (part, expr.child(child))));

@@ -5,9 +5,9 @@
 //! exported, or written at run time), every function that is exported or referenced anywhere. A `call_ref` may reach
 //! every referenced or exported function of a matching type. Functions of other modules are assumed not to fork.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
-use crate::ir::{CallSite, Expr, FunctionRow, Module};
+use crate::ir::{CallSite, Expr, FunctionRow, Module, Name};
 use crate::options::{Options, Pattern, Sharing};
 
 /// Kinds of [`CallSite`].
@@ -23,18 +23,18 @@ pub mod kind {
 }
 
 /// Why a function is on the fork path.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
     /// It is a fork import.
     Entry,
     /// It calls this function.
     Calls(u32),
     /// It calls through this table, which may hold this function.
-    CallsThroughTable(String, u32),
+    CallsThroughTable(Name, u32),
     /// It calls a reference, which may be to this function.
     CallsReference(u32),
     /// It calls through this table, which may hold functions of other instrumented modules.
-    CallsOtherModules(String),
+    CallsOtherModules(Name),
     Listed,
 }
 
@@ -53,11 +53,13 @@ pub enum CallClass {
 /// The fork path of a module.
 pub struct ForkPath {
     functions: Vec<FunctionRow>,
-    index: HashMap<String, u32>,
+    /// Imported functions, as module.base.
+    imports: HashMap<Name, String>,
+    index: HashMap<Name, u32>,
     reasons: Vec<Option<Reason>>,
     entries: HashSet<u32>,
     /// For each table, the functions that it can hold.
-    tables: HashMap<String, Vec<u32>>,
+    tables: HashMap<Name, Vec<u32>>,
     /// Functions that a reference can be to, exported ones included.
     referenced: Vec<u32>,
     /// Functions that the module itself refers to, in segments, initializers and code.
@@ -65,9 +67,9 @@ pub struct ForkPath {
     /// Whether hosts can enter functions through a table.
     has_open_table: bool,
     /// Imported and exported tables, if other modules share the state, so that any call through them may fork.
-    shared_tables: HashSet<String>,
+    shared_tables: HashSet<Name>,
     /// (table, heap type) and heap type pairs through which a function of the fork path can be called.
-    forking_tables: HashSet<(String, usize)>,
+    forking_tables: HashSet<(Name, usize)>,
     forking_references: HashSet<usize>,
     /// All sites but calls.
     others: Vec<CallSite>,
@@ -77,16 +79,15 @@ impl ForkPath {
     /// `calls` are the module's.
     pub fn discover(module: Module<'_>, options: &Options, calls: Vec<CallSite>) -> ForkPath {
         let functions = module.functions();
-        let index = functions.iter().enumerate().map(|(i, f)| (f.name.clone(), i as u32)).collect();
-        let entries = (0..functions.len() as u32)
-            .filter(|&i| {
-                let f = &functions[i as usize];
-                f.imported && options.entry.iter().any(|p| p.matches(&format!("{}.{}", f.module, f.base)))
-            })
-            .collect();
+        let index: HashMap<Name, u32> = functions.iter().enumerate().map(|(i, f)| (f.name(), i as u32)).collect();
+        let imports: HashMap<Name, String> =
+            module.function_imports().into_iter().map(|i| (i.name(), i.path)).collect();
+        let is_entry = |path: &String| options.entry.iter().any(|p| p.matches(path));
+        let entries = imports.iter().filter(|(_, path)| is_entry(path)).map(|(name, _)| index[name]).collect();
         let mut path = ForkPath {
             reasons: vec![None; functions.len()],
             functions,
+            imports,
             index,
             entries,
             tables: HashMap::new(),
@@ -100,8 +101,8 @@ impl ForkPath {
         };
         path.find_references(module, &calls);
         if options.sharing != Sharing::None {
-            let exports = module.exports().into_iter().filter(|e| e.kind == 1).map(|e| e.item);
-            let imports = module.tables().into_iter().filter(|t| t.imported).map(|t| t.name);
+            let exports = module.exports().into_iter().filter(|e| e.kind == 1).map(|e| Name::of(&e.item));
+            let imports = module.tables().into_iter().filter(|t| t.imported).map(|t| Name::of(&t.name));
             path.shared_tables = exports.chain(imports).collect();
         }
         path.close(module, &calls, options);
@@ -112,17 +113,19 @@ impl ForkPath {
 
     fn find_references(&mut self, module: Module<'_>, calls: &[CallSite]) {
         let mut referenced: HashSet<u32> = HashSet::new();
-        let mut in_table: HashMap<String, HashSet<u32>> = HashMap::new();
+        let mut in_table: HashMap<Name, HashSet<u32>> = HashMap::new();
         for reference in module.references() {
-            let function = self.index[&reference.function];
+            let function = self.index[&reference.function()];
             referenced.insert(function);
-            in_table.entry(reference.table).or_default().insert(function);
+            if let Some(table) = reference.table() {
+                in_table.entry(table).or_default().insert(function);
+            }
         }
-        let mut open: HashSet<String> = HashSet::new();
+        let mut open: HashSet<Name> = HashSet::new();
         for call in calls {
-            match call.kind {
-                kind::REF_FUNC => drop(referenced.insert(self.index[&call.target])),
-                kind::TABLE_WRITE => drop(open.insert(call.target.clone())),
+            match (call.kind, call.target()) {
+                (kind::REF_FUNC, Some(function)) => drop(referenced.insert(self.index[&function])),
+                (kind::TABLE_WRITE, Some(table)) => drop(open.insert(table)),
                 _ => {}
             }
         }
@@ -135,63 +138,65 @@ impl ForkPath {
         self.has_open_table = module.tables().iter().any(|t| t.imported);
         for export in module.exports() {
             match export.kind {
-                0 => drop(referenced.insert(self.index[&export.item])),
+                0 => drop(referenced.insert(self.index[&Name::of(&export.item)])),
                 1 => {
                     self.has_open_table = true;
-                    open.insert(export.item);
+                    open.insert(Name::of(&export.item));
                 }
                 _ => {}
             }
         }
         self.referenced = sorted(referenced);
         for table in module.tables() {
-            let held = if table.imported || open.contains(&table.name) {
+            let name = Name::of(&table.name);
+            let held = if table.imported || open.contains(&name) {
                 self.referenced.clone()
             } else {
-                sorted(in_table.remove(&table.name).unwrap_or_default())
+                sorted(in_table.remove(&name).unwrap_or_default())
             };
-            self.tables.insert(table.name, held);
+            self.tables.insert(name, held);
         }
     }
 
     /// Functions that an indirect call can reach.
-    fn targets(&self, module: Module<'_>, table: Option<&str>, heap_type: usize) -> Vec<u32> {
+    fn targets(&self, module: Module<'_>, table: Option<Name>, heap_type: usize) -> Vec<u32> {
         let held = match table {
-            Some(table) => self.tables.get(table).map_or(&[][..], Vec::as_slice),
+            Some(table) => self.tables.get(&table).map_or(&[][..], Vec::as_slice),
             None => &self.referenced,
         };
         held.iter().copied().filter(|&f| module.is_sub_type(self.functions[f as usize].heap_type, heap_type)).collect()
     }
 
     fn close(&mut self, module: Module<'_>, calls: &[CallSite], options: &Options) {
-        let mut callers: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        // Callers through one table and type share their targets: a node of its own for each such pair.
-        let mut indirect: BTreeMap<(Option<String>, usize), Vec<u32>> = BTreeMap::new();
+        let mut callers: HashMap<u32, Vec<u32>> = HashMap::new();
+        // Callers through one table and type share their targets: a node of its own for each such pair, in the order
+        // in which they are met.
+        let mut groups: Vec<(Option<Name>, usize, Vec<u32>)> = Vec::new();
+        let mut group_at: HashMap<(Option<Name>, usize), usize> = HashMap::new();
         for call in calls {
-            match call.kind {
-                kind::CALL => {
-                    callers.entry(self.index[&call.target]).or_default().push(call.caller);
-                }
-                kind::CALL_INDIRECT if !options.ignore_indirect => {
-                    indirect.entry((Some(call.target.clone()), call.heap_type)).or_default().push(call.caller);
-                }
-                kind::CALL_REF if !options.ignore_indirect => {
-                    indirect.entry((None, call.heap_type)).or_default().push(call.caller);
+            match (call.kind, call.target()) {
+                (kind::CALL, Some(callee)) => callers.entry(self.index[&callee]).or_default().push(call.caller),
+                (kind::CALL_INDIRECT | kind::CALL_REF, table) if !options.ignore_indirect => {
+                    let group = *group_at.entry((table, call.heap_type)).or_insert_with(|| {
+                        groups.push((table, call.heap_type, Vec::new()));
+                        groups.len() - 1
+                    });
+                    groups[group].2.push(call.caller);
                 }
                 _ => {}
             }
         }
-        let groups: Vec<_> = indirect.into_iter().collect();
         let mut groups_of: HashMap<u32, Vec<usize>> = HashMap::new();
-        for (group, ((table, heap_type), _)) in groups.iter().enumerate() {
-            for target in self.targets(module, table.as_deref(), *heap_type) {
+        for (group, &(table, heap_type, _)) in groups.iter().enumerate() {
+            for target in self.targets(module, table, heap_type) {
                 groups_of.entry(target).or_default().push(group);
             }
         }
         let mut group_done = vec![false; groups.len()];
 
-        let removed: HashSet<u32> = self.matching(&options.remove_list).collect();
-        let only: Option<HashSet<u32>> = options.only_list.as_ref().map(|list| self.matching(list).collect());
+        let removed: HashSet<u32> = self.matching(&options.remove_list).into_iter().collect();
+        let only: Option<HashSet<u32>> =
+            options.only_list.as_ref().map(|list| self.matching(list).into_iter().collect());
         let allowed = |f: u32| only.as_ref().is_none_or(|set| set.contains(&f)) && !removed.contains(&f);
 
         let mut queue: Vec<u32> = self.entries.iter().copied().collect();
@@ -199,7 +204,7 @@ impl ForkPath {
         for &entry in &queue {
             self.reasons[entry as usize] = Some(Reason::Entry);
         }
-        let added: Vec<u32> = self.matching(&options.add_list).collect();
+        let added = self.matching(&options.add_list);
         let only_listed = only.iter().flatten().copied();
         let mut listed: Vec<u32> = added.iter().copied().chain(only_listed).collect();
         listed.sort_unstable();
@@ -214,11 +219,11 @@ impl ForkPath {
                 }
             }
         }
-        for ((table, _), group_callers) in &groups {
-            let Some(table) = table.as_ref().filter(|t| self.shared_tables.contains(*t)) else { continue };
+        for (table, _, group_callers) in &groups {
+            let Some(table) = table.filter(|t| self.shared_tables.contains(t)) else { continue };
             for &caller in group_callers {
                 if self.reasons[caller as usize].is_none() && allowed(caller) {
-                    self.reasons[caller as usize] = Some(Reason::CallsOtherModules(table.clone()));
+                    self.reasons[caller as usize] = Some(Reason::CallsOtherModules(table));
                     queue.push(caller);
                 }
             }
@@ -233,14 +238,12 @@ impl ForkPath {
             }
             for &group in groups_of.get(&callee).into_iter().flatten() {
                 if !std::mem::replace(&mut group_done[group], true) {
-                    let ((table, _), group_callers) = &groups[group];
-                    reached.extend(group_callers.iter().map(|&caller| {
-                        let reason = match table {
-                            Some(table) => Reason::CallsThroughTable(table.clone(), callee),
-                            None => Reason::CallsReference(callee),
-                        };
-                        (caller, reason)
-                    }));
+                    let (table, _, group_callers) = &groups[group];
+                    let reason = match *table {
+                        Some(table) => Reason::CallsThroughTable(table, callee),
+                        None => Reason::CallsReference(callee),
+                    };
+                    reached.extend(group_callers.iter().map(|&caller| (caller, reason)));
                 }
             }
             for (caller, reason) in reached {
@@ -256,50 +259,53 @@ impl ForkPath {
         if options.ignore_indirect {
             return;
         }
-        let mut seen: HashMap<(Option<&str>, usize), bool> = HashMap::new();
+        let mut seen: HashMap<(Option<Name>, usize), bool> = HashMap::new();
         for call in calls {
             let table = match call.kind {
-                kind::CALL_INDIRECT => Some(call.target.as_str()),
-                kind::CALL_REF => None,
+                kind::CALL_INDIRECT | kind::CALL_REF => call.target(),
                 _ => continue,
             };
             let forks = *seen.entry((table, call.heap_type)).or_insert_with(|| {
-                table.is_some_and(|t| self.shared_tables.contains(t))
+                table.is_some_and(|t| self.shared_tables.contains(&t))
                     || self.targets(module, table, call.heap_type).iter().any(|&f| self.reasons[f as usize].is_some())
             });
             if forks {
                 match table {
-                    Some(table) => drop(self.forking_tables.insert((table.into(), call.heap_type))),
+                    Some(table) => drop(self.forking_tables.insert((table, call.heap_type))),
                     None => drop(self.forking_references.insert(call.heap_type)),
                 }
             }
         }
     }
 
-    fn matching<'a>(&'a self, patterns: &'a [Pattern]) -> impl Iterator<Item = u32> + 'a {
-        (0..self.functions.len() as u32)
-            .filter(move |&i| patterns.iter().any(|p| p.matches(&self.functions[i as usize].name)))
+    fn matching(&self, patterns: &[Pattern]) -> Vec<u32> {
+        if patterns.is_empty() {
+            return Vec::new();
+        }
+        let matches = |&f: &u32| {
+            let name = self.name(f);
+            patterns.iter().any(|p| p.matches(&name))
+        };
+        (0..self.functions.len() as u32).filter(matches).collect()
     }
 
     /// Entries that match no imported function.
     pub fn unmatched_entries<'a>(&'a self, patterns: &'a [Pattern]) -> impl Iterator<Item = &'a Pattern> + 'a {
-        let imported =
-            |p: &Pattern| self.functions.iter().any(|f| f.imported && p.matches(&format!("{}.{}", f.module, f.base)));
-        patterns.iter().filter(move |p| !imported(p))
+        patterns.iter().filter(|p| !self.imports.values().any(|path| p.matches(path)))
     }
 
     /// Patterns that match no function.
     pub fn unmatched<'a>(&'a self, patterns: &'a [Pattern]) -> impl Iterator<Item = &'a Pattern> + 'a {
-        patterns.iter().filter(|p| !self.functions.iter().any(|f| p.matches(&f.name)))
+        patterns.iter().filter(|p| !self.functions.iter().any(|f| p.matches(&f.name().text())))
     }
 
     /// What the call can do.
     pub fn classify(&self, _module: Module<'_>, call: Expr<'_>) -> CallClass {
         let Some(call) = call.describe_call() else { return CallClass::CannotFork };
-        let forks = match call.kind {
-            kind::CALL => {
+        let forks = match (call.kind, call.target()) {
+            (kind::CALL, target) => {
                 // What the pass added meanwhile does not fork.
-                let Some(&callee) = self.index.get(&call.target) else { return CallClass::CannotFork };
+                let Some(&callee) = target.and_then(|t| self.index.get(&t)) else { return CallClass::CannotFork };
                 if self.entries.contains(&callee) {
                     return CallClass::Entry;
                 }
@@ -308,7 +314,7 @@ impl ForkPath {
                     None => CallClass::CannotFork,
                 };
             }
-            kind::CALL_INDIRECT => self.forking_tables.contains(&(call.target, call.heap_type)),
+            (kind::CALL_INDIRECT, Some(table)) => self.forking_tables.contains(&(table, call.heap_type)),
             _ => self.forking_references.contains(&call.heap_type),
         };
         if forks { CallClass::Indirect } else { CallClass::CannotFork }
@@ -335,13 +341,17 @@ impl ForkPath {
         &self.functions[index as usize]
     }
 
-    pub fn is_on_path(&self, name: &str) -> bool {
-        self.index.get(name).is_some_and(|&i| self.reasons[i as usize].is_some())
+    fn name(&self, index: u32) -> String {
+        self.function(index).name().text()
+    }
+
+    pub fn is_on_path(&self, name: Name) -> bool {
+        self.index.get(&name).is_some_and(|&i| self.reasons[i as usize].is_some())
     }
 
     /// Whether it is a function of the path that the module defines.
-    pub fn is_defined(&self, name: &str) -> bool {
-        self.index.get(name).is_some_and(|&i| self.is_defined_at(i))
+    pub fn is_defined(&self, name: Name) -> bool {
+        self.index.get(&name).is_some_and(|&i| self.is_defined_at(i))
     }
 
     fn is_defined_at(&self, index: u32) -> bool {
@@ -349,8 +359,8 @@ impl ForkPath {
     }
 
     /// Whether it is an imported function, and no entry.
-    pub fn is_other_import(&self, name: &str) -> bool {
-        self.index.get(name).is_some_and(|i| self.functions[*i as usize].imported && !self.entries.contains(i))
+    pub fn is_other_import(&self, name: Name) -> bool {
+        self.index.get(&name).is_some_and(|i| self.functions[*i as usize].imported && !self.entries.contains(i))
     }
 
     /// Defined functions of the fork path, in order of the module.
@@ -365,7 +375,7 @@ impl ForkPath {
 
     /// Functions that the module itself refers to, in order of the module.
     pub fn referenced_functions(&self) -> Vec<String> {
-        self.referenced_inside.iter().map(|&f| self.functions[f as usize].name.clone()).collect()
+        self.referenced_inside.iter().map(|&f| self.name(f)).collect()
     }
 
     /// Whether a table is imported or exported, so that hosts can enter functions through it.
@@ -382,10 +392,7 @@ impl ForkPath {
     /// One line a function: why it is on the path.
     pub fn explain(&self) -> Vec<String> {
         // An import's own name says more than the one that it has inside, which linkers drop.
-        let name = |f: u32| {
-            let row = &self.functions[f as usize];
-            if row.imported { format!("{}.{}", row.module, row.base) } else { row.name.clone() }
-        };
+        let name = |f: u32| self.imports.get(&self.function(f).name()).cloned().unwrap_or_else(|| self.name(f));
         self.defined()
             .into_iter()
             .map(|f| {
@@ -393,11 +400,11 @@ impl ForkPath {
                     Reason::Entry => "is the entry".to_string(),
                     Reason::Calls(callee) => format!("calls {}", name(*callee)),
                     Reason::CallsThroughTable(table, callee) => {
-                        format!("calls through the table {table}, which may hold {}", name(*callee))
+                        format!("calls through the table {}, which may hold {}", table.text(), name(*callee))
                     }
                     Reason::CallsReference(callee) => format!("calls a reference, which may be to {}", name(*callee)),
                     Reason::CallsOtherModules(table) => {
-                        format!("calls through the table {table}, which other modules share")
+                        format!("calls through the table {}, which other modules share", table.text())
                     }
                     Reason::Listed => "is listed".to_string(),
                 };

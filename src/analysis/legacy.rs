@@ -19,7 +19,7 @@ pub struct LandingInCatch {
 pub fn find_landing_in_catch(module: Module<'_>, path: &ForkPath) -> Option<LandingInCatch> {
     let with_try: HashSet<u32> = path.sites(kind::LEGACY_TRY).map(|site| site.caller).collect();
     path.defined().into_iter().filter(|index| with_try.contains(index)).find_map(|index| {
-        let function = module.function(&path.function(index).name);
+        let function = module.function_at(path.function(index));
         let nodes = function.nodes();
         let is_in_catch = |row: usize| {
             let mut node = &nodes[row];

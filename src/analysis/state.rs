@@ -16,7 +16,7 @@ use std::collections::HashSet;
 
 use crate::analysis::fork_path::{ForkPath, kind};
 use crate::error::Error;
-use crate::ir::{Module, SegmentRow, TableRow};
+use crate::ir::{Module, Name, SegmentRow, TableRow};
 use crate::options::{Options, Refs};
 
 #[derive(Default)]
@@ -33,7 +33,8 @@ impl HiddenState {
     pub fn find(module: Module<'_>, path: &ForkPath, options: &Options) -> Result<HiddenState, Error> {
         let exports = module.exports();
         let is_exported = |kind: u32, name: &str| exports.iter().any(|e| e.kind == kind && e.item == name);
-        let written: HashSet<String> = path.sites(kind::TABLE_WRITE).map(|site| site.target.clone()).collect();
+        let written = path.sites(kind::TABLE_WRITE).filter_map(|site| site.target());
+        let written: HashSet<String> = written.map(Name::text).collect();
         let is_open = |t: &TableRow| t.imported || is_exported(1, &t.name) || written.contains(&t.name);
         let are_copied = options.refs == Refs::Tables || module.tables().iter().any(|t| !t.of_functions && is_open(t));
         let holders = module.changing_objects(are_copied);

@@ -1,7 +1,7 @@
 //! What a function's code names, and arithmetic on constants.
 
 use super::ffi::bridge;
-use super::{CodeRow, Expr, Kind, Module, TableSegment, Type};
+use super::{CallSite, CodeRow, Expr, FunctionImport, FunctionRow, Kind, Module, Reference, TableSegment, Type};
 
 /// A name of a module item or a label, as [`CodeRow`]s hold it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -18,6 +18,35 @@ impl Name {
 
     pub fn text(self) -> String {
         bridge::name_text(self.0)
+    }
+}
+
+impl FunctionRow {
+    pub fn name(&self) -> Name {
+        Name(self.name)
+    }
+}
+
+impl FunctionImport {
+    pub fn name(&self) -> Name {
+        Name(self.name)
+    }
+}
+
+impl Reference {
+    pub fn table(&self) -> Option<Name> {
+        Name::from_number(self.table)
+    }
+
+    pub fn function(&self) -> Name {
+        Name(self.function)
+    }
+}
+
+impl CallSite {
+    /// The function that is called or referred to, the table that is called through or written, or the global.
+    pub fn target(&self) -> Option<Name> {
+        Name::from_number(self.target)
     }
 }
 

@@ -50,11 +50,13 @@ pub mod bridge {
         has_dylink: bool,
     }
 
+    /// Names are numbers (`intern_name`).
+    #[derive(Clone, Copy)]
     struct FunctionRow {
-        name: String,
+        name: usize,
+        /// Binaryen's function.
+        address: usize,
         imported: bool,
-        module: String,
-        base: String,
         heap_type: usize,
         params: usize,
         results: usize,
@@ -98,6 +100,13 @@ pub mod bridge {
         suspends: bool,
     }
 
+    /// An imported function.
+    struct FunctionImport {
+        name: usize,
+        /// module.base
+        path: String,
+    }
+
     /// An import that is no function.
     struct ImportRow {
         /// module.base
@@ -105,21 +114,23 @@ pub mod bridge {
         kind: String,
     }
 
-    /// A function named by an element segment, or by an initializer (then with no table).
+    /// A function named by an element segment, or by an initializer (then with no table: 0).
+    #[derive(Clone, Copy)]
     struct Reference {
-        table: String,
-        function: String,
+        table: usize,
+        function: usize,
     }
 
     /// Something in a body that matters to the call graph.
+    #[derive(Clone, Copy)]
     struct CallSite {
         /// Index of the function whose body it is in.
         caller: u32,
         /// 0 `call`, 1 `call_indirect`, 2 `call_ref`, 3 `ref.func`, 4 a write to a table, 5 a write of a reference to a global,
         /// 6 a switch to another stack, 7 a legacy `try`.
         kind: u32,
-        /// The function, table or global.
-        target: String,
+        /// The function, table or global; 0 if there is none.
+        target: usize,
         is_return: bool,
         heap_type: usize,
     }
@@ -267,6 +278,7 @@ pub mod bridge {
 
         fn module_facts(module: &Module) -> ModuleFacts;
         fn list_functions(module: &Module) -> Vec<FunctionRow>;
+        fn list_function_imports(module: &Module) -> Vec<FunctionImport>;
         fn list_exports(module: &Module) -> Vec<ExportRow>;
         fn list_globals(module: &Module) -> Vec<GlobalRow>;
         fn list_memories(module: &Module) -> Vec<MemoryRow>;

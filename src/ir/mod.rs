@@ -23,8 +23,8 @@ use std::ptr::NonNull;
 pub use build::{Builder, Literal};
 pub use code::Name;
 pub use ffi::bridge::{
-    CallSite, Code, CodeRow, Effects, ExportRow, FunctionRow, GlobalRow, MemoryRow, ModuleFacts, Node, ObjectHolder,
-    Reference, SegmentRow, TableRow, TableSegment, TagRow,
+    CallSite, Code, CodeRow, Effects, ExportRow, FunctionImport, FunctionRow, GlobalRow, MemoryRow, ModuleFacts, Node,
+    ObjectHolder, Reference, SegmentRow, TableRow, TableSegment, TagRow,
 };
 pub use function::{Function, Liveness};
 pub use module::{Module, Pass};

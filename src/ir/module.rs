@@ -7,8 +7,8 @@ use std::ptr::NonNull;
 use super::ffi::bridge;
 use super::task::FunctionTask;
 use super::{
-    Builder, CallSite, Effects, ExportRow, Expr, Function, FunctionRow, GlobalRow, MemoryRow, ModuleFacts, Reference,
-    TableRow, Type, c, pinned,
+    Builder, CallSite, Effects, ExportRow, Expr, Function, FunctionImport, FunctionRow, GlobalRow, MemoryRow,
+    ModuleFacts, Reference, TableRow, Type, c, pinned,
 };
 
 /// Binaryen's module.
@@ -56,6 +56,11 @@ impl<'m> Module<'m> {
         bridge::list_functions(&self.pin())
     }
 
+    /// Imported functions, in order of the module.
+    pub fn function_imports(self) -> Vec<FunctionImport> {
+        bridge::list_function_imports(&self.pin())
+    }
+
     pub fn exports(self) -> Vec<ExportRow> {
         bridge::list_exports(&self.pin())
     }
@@ -99,6 +104,11 @@ impl<'m> Module<'m> {
     /// The defined or imported function of an internal name. Binaryen throws when there is none.
     pub fn function(self, name: &str) -> Function<'m> {
         Function::from_raw(bridge::get_function(self.pin(), name))
+    }
+
+    /// The function of a row of this module.
+    pub fn function_at(self, row: &FunctionRow) -> Function<'m> {
+        Function::from_raw(row.address as *mut _)
     }
 
     /// Effects of an expression and all below it.

@@ -109,8 +109,8 @@ pub fn add<'m>(module: Module<'m>, runtime: &Runtime, path: &ForkPath) {
     if !runtime.asserts {
         return;
     }
-    for row in module.functions().into_iter().filter(|f| !f.imported && !runtime.is_ours(&f.name)) {
-        check_function(module, runtime, path, module.function(&row.name), path.is_on_path(&row.name));
+    for row in module.functions().iter().filter(|f| !f.imported && !runtime.is_ours(&f.name().text())) {
+        check_function(module, runtime, path, module.function_at(row), path.is_on_path(row.name()));
     }
 }
 
@@ -161,9 +161,9 @@ fn check_call<'m>(
 ) -> Expr<'m> {
     let build = module.build();
     let state = || build.global_get(runtime.state_global(), Type::I32);
-    let callee = call.describe_call().filter(|c| c.kind == kind::CALL);
+    let callee = call.describe_call().filter(|c| c.kind == kind::CALL).and_then(|c| c.target());
     let assertion = match callee {
-        Some(callee) if path.is_other_import(&callee.target) => Assertion::HostForked,
+        Some(callee) if path.is_other_import(callee) => Assertion::HostForked,
         _ => Assertion::CalleeForked,
     };
     let report = build.call(&assertion.reporter(runtime), &[], Type::NONE);

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::abi;
-use crate::ir::{GlobalRow, Hierarchy, Module, Name, Type};
+use crate::ir::{FunctionRow, GlobalRow, Hierarchy, Module, Name, Type};
 use crate::verify::Before;
 use crate::verify::body::{Body, Op, Place};
 use crate::verify::machine::{Machine, Rules, State, Stop};
@@ -64,14 +64,12 @@ impl<'m> World<'m> {
         resume_names: &[String],
         function_bytes: u32,
     ) -> Result<Self, Problem> {
-        let resume: HashSet<&String> = resume_names.iter().collect();
+        let resume: HashSet<Name> = resume_names.iter().map(|name| Name::of(name)).collect();
+        let is_added =
+            |f: &&FunctionRow| !f.imported && !before.functions.contains(&f.name()) && !resume.contains(&f.name());
         let rows = module.functions();
-        let is_added = |f: &&crate::ir::FunctionRow| {
-            !f.imported && !before.functions.contains(&f.name) && !resume.contains(&f.name)
-        };
-        let added: Vec<_> = rows.iter().filter(is_added).collect();
-        let bodies: HashMap<Name, Body> =
-            added.iter().map(|f| (Name::of(&f.name), Body::read(module.function(&f.name)))).collect();
+        let added = rows.iter().filter(is_added);
+        let bodies: HashMap<Name, Body> = added.map(|f| (f.name(), Body::read(module.function_at(f)))).collect();
         let references = bodies.iter().filter_map(|(&name, body)| Some((name, translates(body)?))).collect();
         let tables = module.table_segments().into_iter().map(|segment| Segment {
             table: segment.table_name(),

@@ -30,7 +30,8 @@ impl<'m> Found<'m> {
 }
 
 pub fn calls(expr: Expr<'_>, name: &str) -> bool {
-    expr.kind() == Kind::Call && expr.describe_call().is_some_and(|call| call.target.contains(name))
+    expr.kind() == Kind::Call
+        && expr.describe_call().and_then(|call| call.target()).is_some_and(|callee| callee.text().contains(name))
 }
 
 impl<'m> Code<'m> {

@@ -38,7 +38,7 @@ mutations! {
         |module| {
             let code = Code::of(module, "loop");
             let push = code.find(|f| f.calls(".push_"));
-            let name = push.expr.describe_call().expect("it is a call").target;
+            let name = push.expr.describe_call().and_then(|call| call.target()).expect("it is a call").text();
             let again = [push.expr, code.build.local_get(0, Type::I32)];
             code.replace(push, code.build.call(&name, &again, Type::I32));
         };
