@@ -20,7 +20,8 @@
 //!
 //! A branch takes along the site, and values that the epilogue expects in other registers. wasmtime puts that code
 //! between the test and what follows, so that execution that stays has to jump over it; if the branch is in an arm of an
-//! `if`, it goes to the end of the function. Such tests are for the functions with exact epilogues, too.
+//! `if`, it goes to the end of the function. Such tests are for the functions with exact epilogues, too, but not for very
+//! large ones: V8's baseline compiler remembers at each `if` where all locals are.
 
 use crate::analysis::listing::Row;
 use crate::analysis::regions::Tree;
@@ -33,7 +34,7 @@ const LOOP_WEIGHT: f64 = 4.0;
 const MAX_DEPTH: i32 = 3;
 /// Bytes that it is worth not to keep one dead value up to a test outside of loops, or not to jump over what a test's
 /// branch takes along.
-const BYTES_PER_COST: f64 = 0.22;
+const BYTES_PER_COST: f64 = 0.27;
 /// Bytes of an epilogue besides those of its slots: a block, the call of a push helper, a branch.
 const EPILOGUE_BYTES: f64 = 9.0;
 /// Bytes of a slot in an epilogue.
@@ -42,6 +43,9 @@ const SLOT_BYTES: f64 = 2.0;
 const MASK_BYTES: f64 = 6.0;
 /// Bytes of an arm for a test's branch.
 const ARM_BYTES: f64 = 2.0;
+
+/// Tests with arms in one function, at most.
+const MAX_ARMS: usize = 100;
 
 /// A slot that some sites' frames hold, on the way to those that come behind it.
 struct Node {
@@ -61,23 +65,26 @@ struct Paths {
 pub fn share(plan: &mut FunctionPlan, tree: &Tree) {
     let mut paths = Paths { nodes: vec![Node { slot: u32::MAX, parent: 0, children: Vec::new(), sites: Vec::new() }] };
     let slots = plan.sometimes().len() as u32;
+    let has_arms = plan.landings.len() <= MAX_ARMS;
     // Dead values that one epilogue for all would keep, and jumps; and what epilogues for each are larger than it.
     let mut cost = 0.0;
     let mut bytes = -EPILOGUE_BYTES - SLOT_BYTES * f64::from(slots) - MASK_BYTES;
     for site in plan.sites() {
         let mask = plan.mask(site);
-        cost += weight(tree, site) * f64::from(slots - mask.count_ones() + 1);
+        cost += weight(tree, site) * f64::from(slots - mask.count_ones() + u32::from(has_arms));
         bytes += paths.bytes_to_add(mask);
         paths.add(mask, site);
     }
-    bytes += ARM_BYTES * paths.sites_to_bring() as f64;
+    if has_arms {
+        bytes += ARM_BYTES * paths.sites_to_bring() as f64;
+    }
     let is_worth_it = cost * BYTES_PER_COST >= bytes;
     plan.epilogues = if is_worth_it { paths.into_epilogues(plan) } else { vec![plan.common_epilogue()] };
     for (index, epilogue) in plan.epilogues.iter().enumerate() {
         for site in &epilogue.sites {
             let landing = &mut plan.landings[site.0 as usize];
             landing.epilogue = index;
-            landing.test_form = if is_worth_it { TestForm::Arm } else { TestForm::Branch };
+            landing.test_form = if is_worth_it && has_arms { TestForm::Arm } else { TestForm::Branch };
         }
     }
 }
