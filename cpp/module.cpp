@@ -2,6 +2,7 @@
 #include "references.h"
 
 #include "fork-instrument/src/ir/ffi.rs.h"
+#include "ir/branch-utils.h"
 #include "ir/find_all.h"
 #include "ir/iteration.h"
 #include "ir/module-utils.h"
@@ -15,6 +16,28 @@
 namespace fork_instrument {
 
 using namespace wasm;
+
+namespace {
+
+// Does the work for each index up to `count`, shared out among Binaryen's threads.
+void in_parallel(size_t count, const std::function<void(size_t)>& work) {
+  std::atomic<size_t> next{0};
+  auto* pool = ThreadPool::get();
+  std::vector<std::function<ThreadWorkState()>> workers;
+  for (size_t i = 0; i < pool->size(); i++) {
+    workers.push_back([&]() {
+      auto index = next.fetch_add(1);
+      if (index >= count) {
+        return ThreadWorkState::Finished;
+      }
+      work(index);
+      return ThreadWorkState::More;
+    });
+  }
+  pool->work(workers);
+}
+
+} // namespace
 
 ModuleFacts module_facts(const Module& module) {
   ModuleFacts facts;
@@ -191,27 +214,32 @@ rust::Vec<CallSite> list_calls(Module& module) {
   return rows;
 }
 
-rust::Vec<rust::String> functions_with_calls(Module& module, uint32_t at_least) {
-  using Counts = std::unordered_map<Name, uint32_t>;
+rust::Vec<rust::String> functions_with_calls(Module& module, rust::Str text, uint32_t at_least) {
+  auto prefix = as_string(text);
+  std::unordered_map<Name, std::atomic<uint32_t>> counts;
+  for (auto& func : module.functions) {
+    if (!func->imported() && func->name.startsWith(std::string_view(prefix))) {
+      counts[func->name] = 0;
+    }
+  }
   struct Counter : public PostWalker<Counter> {
-    Counts& counts;
-    explicit Counter(Counts& counts) : counts(counts) {}
-    void visitCall(Call* curr) { counts[curr->target]++; }
+    std::unordered_map<Name, std::atomic<uint32_t>>& counts;
+    explicit Counter(std::unordered_map<Name, std::atomic<uint32_t>>& counts) : counts(counts) {}
+    void visitCall(Call* curr) {
+      if (auto found = counts.find(curr->target); found != counts.end()) {
+        found->second++;
+      }
+    }
   };
-  ModuleUtils::ParallelFunctionAnalysis<Counts> analysis(module, [&](Function* func, Counts& counts) {
+  in_parallel(module.functions.size(), [&](size_t index) {
+    auto& func = module.functions[index];
     if (!func->imported()) {
       Counter(counts).walk(func->body);
     }
   });
-  Counts sums;
-  for (auto& [_, counts] : analysis.map) {
-    for (auto& [name, count] : counts) {
-      sums[name] += count;
-    }
-  }
   rust::Vec<rust::String> names;
   for (auto& func : module.functions) {
-    if (!func->imported() && sums[func->name] >= at_least) {
+    if (auto found = counts.find(func->name); found != counts.end() && found->second >= at_least) {
       names.push_back(to_rust(func->name));
     }
   }
@@ -477,28 +505,6 @@ rust::String print_type(Module& module, size_t type) {
   return rust::String::lossy(string.data(), string.size());
 }
 
-namespace {
-
-// Does the work for each index up to `count`, shared out among Binaryen's threads.
-void in_parallel(size_t count, const std::function<void(size_t)>& work) {
-  std::atomic<size_t> next{0};
-  auto* pool = ThreadPool::get();
-  std::vector<std::function<ThreadWorkState()>> workers;
-  for (size_t i = 0; i < pool->size(); i++) {
-    workers.push_back([&]() {
-      auto index = next.fetch_add(1);
-      if (index >= count) {
-        return ThreadWorkState::Finished;
-      }
-      work(index);
-      return ThreadWorkState::More;
-    });
-  }
-  pool->work(workers);
-}
-
-} // namespace
-
 void for_each_function(size_t count, const FunctionTask& task) {
   in_parallel(count, [&](size_t index) { run_function_task(task, index); });
 }
@@ -508,7 +514,7 @@ namespace {
 // Whether dead-code elimination would change anything: a walk that finds nothing costs a fifth of the pass.
 struct DeadCodeFinder : public PostWalker<DeadCodeFinder, UnifiedExpressionVisitor<DeadCodeFinder>> {
   bool found = false;
-  // Labels that `br` and `br_if` name.
+  // Labels that are branched to.
   std::unordered_set<Name> labels;
 
   static bool is_dead_end(Expression* curr) { return curr && curr->type == Type::unreachable; }
@@ -528,14 +534,17 @@ struct DeadCodeFinder : public PostWalker<DeadCodeFinder, UnifiedExpressionVisit
   }
 
   void visitExpression(Expression* curr) {
-    if (auto* branch = curr->dynCast<Break>()) {
-      labels.insert(branch->name);
+    if (found) {
+      return;
     }
+    BranchUtils::operateOnScopeNameUses(curr, [&](Name& name) { labels.insert(name); });
     if (auto* block = curr->dynCast<Block>()) {
-      found = found || is_dead(block);
+      found = is_dead(block);
     } else if (auto* loop = curr->dynCast<Loop>()) {
-      found = found || loop->body->is<Unreachable>();
-    } else if (curr->is<Try>() || curr->is<TryTable>() || curr->type == Type::unreachable || curr->is<If>()) {
+      found = loop->body->is<Unreachable>();
+    } else if (auto* table = curr->dynCast<TryTable>()) {
+      found = table->type != Type::unreachable && is_dead_end(table->body);
+    } else if (curr->is<Try>() || curr->type == Type::unreachable || curr->is<If>()) {
       // What ends in a dead end in some of its children.
       for (auto* child : ChildIterator(curr)) {
         bool is_arm = curr->is<If>() && child != curr->cast<If>()->condition;

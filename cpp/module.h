@@ -32,8 +32,8 @@ rust::Vec<Reference> list_references(Module& module);
 // threads.
 rust::Vec<CallSite> list_calls(Module& module);
 
-// Defined functions that so many direct calls name, in order of the module.
-rust::Vec<rust::String> functions_with_calls(Module& module, uint32_t at_least);
+// Defined functions with such names that so many direct calls name, in order of the module.
+rust::Vec<rust::String> functions_with_calls(Module& module, rust::Str prefix, uint32_t at_least);
 
 // What one call expression calls. Panics on other expressions.
 CallSite describe_call(size_t call);

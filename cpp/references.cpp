@@ -1,6 +1,6 @@
 #include "references.h"
 
-#include "cfg/liveness-traversal.h"
+#include "cfg/cfg-traversal.h"
 #include "fork-instrument/src/ir/ffi.rs.h"
 #include "ir/find_all.h"
 #include "ir/iteration.h"
@@ -86,53 +86,68 @@ size_t basic_reference(uint32_t reference_class) {
 
 namespace {
 
-// Binaryen's liveness walker lists reads and writes by basic block; calls are marked among them.
-struct SetWalker : public LivenessWalker<SetWalker, Visitor<SetWalker>> {
-  struct Mark {
-    Expression* expression;
-    BasicBlock* block;
-    size_t action;
-  };
-  std::vector<Mark> calls;
+bool has_reference(Type type) {
+  return std::any_of(type.begin(), type.end(), [](Type t) { return t.isRef(); });
+}
 
-  void mark(Expression* call) {
+struct SetsOfBlock {
+  uint32_t number = 0;
+  std::vector<ReachingSets::Set> sets;
+};
+
+// Lists the writes of locals with references by basic block, and where calls and reads are among them.
+struct SetWalker : public CFGWalker<SetWalker, Visitor<SetWalker>, SetsOfBlock> {
+  std::unordered_map<size_t, ReachingSets::Position>& positions;
+  std::vector<bool> is_listed;
+
+  SetWalker(Function& func, std::unordered_map<size_t, ReachingSets::Position>& positions) : positions(positions) {
+    for (Index i = 0; i < func.getNumLocals(); i++) {
+      is_listed.push_back(has_reference(func.getLocalType(i)));
+    }
+  }
+
+  BasicBlock* makeBasicBlock() {
+    auto* block = new BasicBlock();
+    block->contents.number = basicBlocks.size();
+    return block;
+  }
+
+  void mark(Expression* curr) {
     if (currBasicBlock) {
-      currBasicBlock->contents.actions.emplace_back(getCurrentPointer());
-      calls.push_back({call, currBasicBlock, currBasicBlock->contents.actions.size()});
+      auto& block = currBasicBlock->contents;
+      positions.emplace(as_address(curr), ReachingSets::Position{block.number, uint32_t(block.sets.size())});
     }
   }
   void visitCall(Call* curr) { mark(curr); }
   void visitCallIndirect(CallIndirect* curr) { mark(curr); }
   void visitCallRef(CallRef* curr) { mark(curr); }
+  void visitLocalGet(LocalGet* curr) {
+    if (is_listed[curr->index]) {
+      mark(curr);
+    }
+  }
+  void visitLocalSet(LocalSet* curr) {
+    if (currBasicBlock && is_listed[curr->index]) {
+      currBasicBlock->contents.sets.push_back({curr->index, as_address(curr)});
+    }
+  }
 };
 
 } // namespace
 
 ReachingSets::ReachingSets(Module& module, Function& func) {
-  SetWalker walker;
+  SetWalker walker(func, positions);
   walker.walkFunctionInModule(&func, &module);
-  std::unordered_map<void*, uint32_t> numbers;
-  for (auto& block : walker.basicBlocks) {
-    numbers.emplace(block.get(), numbers.size());
-  }
+  auto live = walker.findLiveBlocks();
   for (auto& block : walker.basicBlocks) {
     auto& out = blocks.emplace_back();
     out.is_entry = block.get() == walker.entry;
     for (auto* from : block->in) {
-      if (walker.liveBlocks.count(from)) {
-        out.in.push_back(numbers.at(from));
+      if (live.count(from)) {
+        out.in.push_back(from->contents.number);
       }
     }
-    for (auto& action : block->contents.actions) {
-      bool is_set = !action.isOther() && action.isSet();
-      if (!action.isOther()) {
-        positions.emplace(as_address(*action.origin), Position{numbers.at(block.get()), uint32_t(out.actions.size())});
-      }
-      out.actions.push_back({is_set ? action.index : UINT32_MAX, is_set ? as_address(*action.origin) : 0});
-    }
-  }
-  for (auto& mark : walker.calls) {
-    positions.emplace(as_address(mark.expression), Position{numbers.at(mark.block), uint32_t(mark.action)});
+    out.sets = std::move(block->contents.sets);
   }
 }
 
@@ -140,12 +155,12 @@ rust::Vec<size_t> ReachingSets::at(size_t expression, uint32_t local) const {
   std::set<size_t> found;
   std::vector<bool> visited(blocks.size());
   std::vector<uint32_t> queue;
-  // Looks backwards through the first actions of a block.
-  auto look = [&](uint32_t number, size_t actions) {
+  // Looks backwards through the first sets of a block.
+  auto look = [&](uint32_t number, size_t sets) {
     auto& block = blocks[number];
-    for (size_t i = actions; i > 0; i--) {
-      if (block.actions[i - 1].local == local) {
-        found.insert(block.actions[i - 1].set);
+    for (size_t i = sets; i > 0; i--) {
+      if (block.sets[i - 1].local == local) {
+        found.insert(block.sets[i - 1].expression);
         return;
       }
     }
@@ -155,13 +170,13 @@ rust::Vec<size_t> ReachingSets::at(size_t expression, uint32_t local) const {
     queue.insert(queue.end(), block.in.begin(), block.in.end());
   };
   auto start = positions.at(expression);
-  look(start.block, start.action);
+  look(start.block, start.sets);
   while (!queue.empty()) {
     auto number = queue.back();
     queue.pop_back();
     if (!visited[number]) {
       visited[number] = true;
-      look(number, blocks[number].actions.size());
+      look(number, blocks[number].sets.size());
     }
   }
   rust::Vec<size_t> out;

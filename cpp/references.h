@@ -19,27 +19,29 @@ size_t local_type(size_t type);
 size_t nullable_type(size_t type);
 size_t basic_reference(uint32_t reference_class);
 
-// Which `local.set`s (and tees) a local's value at some point can come from.
+// Which `local.set`s (and tees) the value of a local with references can come from, at some point.
 class ReachingSets {
 public:
-  ReachingSets(Module& module, Function& func);
-
-  // Addresses of the sets that reach a call or a `local.get`; 0 stands for the value on entry of the function.
-  rust::Vec<size_t> at(size_t expression, uint32_t local) const;
-
-private:
-  struct Action {
+  struct Set {
     uint32_t local;
-    size_t set;
-  };
-  struct Block {
-    std::vector<Action> actions;
-    std::vector<uint32_t> in;
-    bool is_entry;
+    size_t expression;
   };
   struct Position {
     uint32_t block;
-    uint32_t action;
+    // Those of the block's sets that are in front.
+    uint32_t sets;
+  };
+
+  ReachingSets(Module& module, Function& func);
+
+  // Addresses of the sets that reach a call or a read of such a local; 0 stands for the value on entry of the function.
+  rust::Vec<size_t> at(size_t expression, uint32_t local) const;
+
+private:
+  struct Block {
+    std::vector<Set> sets;
+    std::vector<uint32_t> in;
+    bool is_entry;
   };
   std::vector<Block> blocks;
   std::unordered_map<size_t, Position> positions;

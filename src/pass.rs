@@ -495,6 +495,5 @@ const BUSY: u32 = 50;
 
 /// Helpers that are called from very many places get the shortest indices.
 fn put_busy_helpers_first(module: Module<'_>, runtime: &Runtime) {
-    let busy = module.functions_with_calls(BUSY).into_iter().filter(|name| runtime.is_ours(name));
-    module.put_functions_first(&busy.collect::<Vec<_>>());
+    module.put_functions_first(&module.functions_with_calls(&runtime.name(""), BUSY));
 }

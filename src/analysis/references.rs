@@ -15,6 +15,7 @@
 //! - the option `refs@tables` allows to keep it in a table, and the frame holds the index;
 //! - else the module is refused.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use crate::analysis::listing::Row;
@@ -72,9 +73,9 @@ pub fn settle<'m>(
         return Ok(());
     }
     let sets = function.reaching_sets(module);
-    let rows = tree.rows();
     let operands = spilled_operands(plan, tree);
-    let mut settler = Settler { plan, tree, module, function, rules, sets, rows, operands, captures: HashMap::new() };
+    let (rows, captures) = (OnceCell::new(), HashMap::new());
+    let mut settler = Settler { plan, tree, module, function, rules, sets, rows, operands, captures };
     for site in (0..settler.plan.landings.len() as u32).map(Site) {
         settler.settle_landing(site)?;
     }
@@ -107,8 +108,8 @@ struct Settler<'a, 'm> {
     function: Function<'m>,
     rules: &'a ReferenceRules,
     sets: ReachingSets,
-    /// Rows of expressions.
-    rows: HashMap<usize, Row>,
+    /// Rows of expressions, once one is asked for.
+    rows: OnceCell<HashMap<usize, Row>>,
     operands: HashMap<LocalIndex, Expr<'m>>,
     /// The local that keeps the number in an expression, by the expression's first row.
     captures: HashMap<Row, LocalIndex>,
@@ -180,6 +181,10 @@ impl<'m> Settler<'_, 'm> {
         Some(values)
     }
 
+    fn row_of(&self, expr: Expr<'m>) -> Option<Row> {
+        self.rows.get_or_init(|| self.tree.rows()).get(&expr.address()).copied()
+    }
+
     fn captured(&self, expr: Expr<'m>) -> Option<Vec<Expr<'m>>> {
         self.module.replayable(expr, &self.rules.tables, &self.rules.globals)
     }
@@ -194,7 +199,7 @@ impl<'m> Settler<'_, 'm> {
                 return false;
             }
             // Captures are put where the operand stands, which no landing's path may lead through.
-            let rows: Option<Vec<Row>> = captured.iter().map(|c| self.rows.get(&c.address()).copied()).collect();
+            let rows: Option<Vec<Row>> = captured.iter().map(|&c| self.row_of(c)).collect();
             match rows {
                 Some(rows) if rows.iter().all(|&r| self.tree.region(r).is_none()) => captures.push(rows),
                 _ => return false,
@@ -219,7 +224,7 @@ impl<'m> Settler<'_, 'm> {
             kept = Some(capture);
         }
         // The null of a local that was never set has no row.
-        let source = self.rows.get(&first.address()).map(|row| row.0);
+        let source = self.row_of(first).map(|row| row.0);
         self.plan_rebuild(site, local, source, kept);
         true
     }

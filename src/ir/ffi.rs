@@ -285,7 +285,7 @@ pub mod bridge {
         fn list_tables(module: &Module) -> Vec<TableRow>;
         fn list_references(module: Pin<&mut Module>) -> Vec<Reference>;
         fn list_calls(module: Pin<&mut Module>) -> Vec<CallSite>;
-        fn functions_with_calls(module: Pin<&mut Module>, at_least: u32) -> Vec<String>;
+        fn functions_with_calls(module: Pin<&mut Module>, prefix: &str, at_least: u32) -> Vec<String>;
         fn describe_call(call: usize) -> Result<CallSite>;
         fn is_sub_type(callee: usize, expected: usize) -> bool;
         fn has_name_with_prefix(module: &Module, prefix: &str) -> bool;

@@ -82,9 +82,9 @@ impl<'m> Module<'m> {
         bridge::list_references(self.pin())
     }
 
-    /// Defined functions that so many direct calls name.
-    pub fn functions_with_calls(self, at_least: u32) -> Vec<String> {
-        bridge::functions_with_calls(self.pin(), at_least)
+    /// Defined functions whose names begin with the prefix, and that so many direct calls name.
+    pub fn functions_with_calls(self, prefix: &str, at_least: u32) -> Vec<String> {
+        bridge::functions_with_calls(self.pin(), prefix, at_least)
     }
 
     /// Calls, function references and table writes in function bodies.
