@@ -183,20 +183,25 @@ pub struct Epilogue {
     /// The epilogue that goes on pushing, a later one; `None` at the end, where only what all frames hold is left.
     pub next: Option<usize>,
     /// Where the masks are, if a slot needs them; once all plans are made.
-    pub masks: Option<MaskEntry>,
+    pub masks: Option<Masks>,
 }
 
-/// Where some sites' masks are in the table of masks: bits 0 to 5 are the number of bits of a mask, less one; bits 6 to
-/// 31 the offset of the mask of site 0.
+/// Where a function's masks are.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct MaskEntry(pub u32);
+pub enum Masks {
+    /// In one number, that of site 0 in the lowest bits; and the bits of each, at most 32.
+    Packed(u64, u32),
+    /// In the table of masks. Bits 0 to 5 are the number of bits of a mask, less one; bits 6 to 31 the offset of the mask
+    /// of site 0.
+    InTable(u32),
+}
 
-impl MaskEntry {
+impl Masks {
     /// `None` if the offset is too large.
-    pub fn new(offset: usize, bits: usize) -> Option<MaskEntry> {
+    pub fn in_table(offset: usize, bits: usize) -> Option<Masks> {
         debug_assert!((1..=64).contains(&bits));
         let offset = u32::try_from(offset).ok().filter(|offset| *offset < 1 << 26)?;
-        Some(MaskEntry(offset << 6 | (bits as u32 - 1)))
+        Some(Masks::InTable(offset << 6 | (bits as u32 - 1)))
     }
 }
 
@@ -250,7 +255,7 @@ pub struct FunctionPlan {
     pub frame: Vec<Slot>,
     pub always: usize,
     /// Where the masks are, if there are such slots; once all plans are made.
-    pub masks: Option<MaskEntry>,
+    pub masks: Option<Masks>,
     /// Every site is in one of them.
     pub epilogues: Vec<Epilogue>,
     pub captures: Vec<Capture>,

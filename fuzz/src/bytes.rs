@@ -57,7 +57,8 @@ pub fn case(seed: u64, modules: &[Vec<u8>]) -> (Case, Vec<u32>) {
     let roots = root(&wasm).map(|name| (name, Vec::new())).into_iter().collect();
     let entries = vec![fd_write.to_owned()];
     let same_instance = keeps_state_outside(&wasm);
-    let case = Case { wasm, passes, options, roots, entries, seed, same_instance, ..Case::default() };
+    let forks_can_fail = true;
+    let case = Case { wasm, passes, options, roots, entries, seed, same_instance, forks_can_fail, ..Case::default() };
     (case, Vec::new())
 }
 

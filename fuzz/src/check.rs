@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use fork_host::replay::{End, Entry, Limit, OnAbort, Outcome, Replay, Schedule, Value};
+use fork_host::replay::{End, Entry, Limit, NO_LARGER_BUFFER, OnAbort, Outcome, Replay, Schedule, Value};
 
 use crate::buffers;
 use crate::generate::Source;
@@ -27,6 +27,8 @@ pub struct Case {
     pub seed: u64,
     /// Imports are functions of numbers: failed forks can be compared with the oracle.
     pub plain_imports: bool,
+    /// A fork can fail in any buffer: the program may hold exceptions of the host's tags, or with references of its own.
+    pub forks_can_fail: bool,
     /// A fresh instance would lack what a fork does not copy: only forks whose parent is followed are right.
     pub same_instance: bool,
     /// The resume functions go to a module of their own.
@@ -146,6 +148,7 @@ impl Case {
             args: root.1.clone(),
             buffer: RESERVE,
             reserve: RESERVE,
+            carry: true,
             limit: Limit::Time(PATIENCE),
             trace_limit: 20_000,
             ..Replay::new(wasm)
@@ -196,7 +199,12 @@ impl Case {
                 let limit = Limit::Time(12 * PATIENCE);
                 let replay = Replay { instrumented: true, schedule, buffer, on_abort, strict, limit, ..plain };
                 let which = format!("{} under {schedule:?} with {buffer} bytes and {on_abort:?}", root.0);
-                let outcome = match replay.run() {
+                let mut ended = replay.run();
+                let is_too_large = |outcome: &Outcome| outcome.faults.iter().any(|fault| fault == NO_LARGER_BUFFER);
+                if self.forks_can_fail && ended.as_ref().is_ok_and(is_too_large) {
+                    ended = Replay { on_abort: OnAbort::Perform, ..replay }.run();
+                }
+                let outcome = match ended {
                     Ok(outcome) => outcome,
                     Err(error) => return Ok(Err(format!("{which}: {error:#}"))),
                 };

@@ -66,9 +66,10 @@ pub fn load(folder: &Path) -> Result<(Case, Vec<u32>)> {
     Ok((case, choices))
 }
 
-fn flags(case: &mut Case) -> [(&'static str, &mut bool); 4] {
+fn flags(case: &mut Case) -> [(&'static str, &mut bool); 5] {
     [
         ("plain imports", &mut case.plain_imports),
+        ("forks can fail", &mut case.forks_can_fail),
         ("same instance", &mut case.same_instance),
         ("separate", &mut case.separate),
         ("corrupts", &mut case.corrupts),

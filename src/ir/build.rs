@@ -46,6 +46,10 @@ impl<'m> Builder<'m> {
         self.literal(Literal::I32(value as i32))
     }
 
+    pub fn i64(self, value: u64) -> Expr<'m> {
+        self.literal(Literal::I64(value as i64))
+    }
+
     /// Zero of a type; a tuple of zeros for a tuple. `None` if a component has no default that can be written as a
     /// constant.
     pub fn zero(self, type_: Type) -> Option<Expr<'m>> {

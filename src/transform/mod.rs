@@ -19,7 +19,7 @@ use std::borrow::Cow;
 
 use crate::abi::State;
 use crate::ir::{Builder, Expr, Function, Module, Type};
-use crate::plan::{Epilogue, FunctionPlan, InPlace, MaskEntry, Region, Site, TestForm, Way};
+use crate::plan::{Epilogue, FunctionPlan, InPlace, Masks, Region, Site, TestForm, Way};
 use runtime::Runtime;
 
 /// What rewriting one function needs at hand.
@@ -127,8 +127,12 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
     }
 
     /// Makes the site's mask the current one; gives the site on.
-    pub fn select_mask(&self, site: Expr<'m>, masks: MaskEntry) -> Expr<'m> {
-        self.build.call(&self.runtime.select_mask_helper(), &[site, self.build.i32(masks.0)], Type::I32)
+    pub fn select_mask(&self, site: Expr<'m>, masks: Masks) -> Expr<'m> {
+        let (build, helper) = (self.build, self.runtime.select_mask_helper(masks));
+        match masks {
+            Masks::Packed(masks, bits) => build.call(&helper, &[site, build.i64(masks), build.i32(bits)], Type::I32),
+            Masks::InTable(entry) => build.call(&helper, &[site, build.i32(entry)], Type::I32),
+        }
     }
 
     /// Keeps a value in a local, then tests, then gives the value.

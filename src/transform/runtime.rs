@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::frame::FrameLayout;
 use crate::ir::{Builder, Expr, GlobalRow, Module, Type};
 use crate::options::Sharing;
-use crate::plan::{FunctionNumber, FunctionPlan};
+use crate::plan::{FunctionNumber, FunctionPlan, Masks};
 use crate::transform::epilogue::all_push_groups;
 use crate::transform::references::ReferenceNeeds;
 
@@ -51,6 +51,7 @@ pub struct Runtime {
     pub asserts: bool,
     /// Whether `rewind_begin` drops segments again.
     pub has_drops: bool,
+    /// Whether there is a table of masks.
     has_masks: bool,
     /// Results with references in them; their position is in the names of the helpers for them.
     reference_results: Vec<Type>,
@@ -102,8 +103,12 @@ impl Runtime {
         self.name(&format!("pop_{}{}", masked_infix(masked), keyword(type_)))
     }
 
-    pub fn select_mask_helper(&self) -> String {
-        self.name("select_mask")
+    /// Makes a site's mask the current one.
+    pub fn select_mask_helper(&self, masks: Masks) -> String {
+        match masks {
+            Masks::Packed(..) => self.name("unpack_mask"),
+            Masks::InTable(_) => self.name("select_mask"),
+        }
     }
 
     /// The global with the bits of the slots that are still to be popped.
@@ -226,8 +231,10 @@ pub struct RuntimeNeeds {
     /// Type, masked or not, and count of each kind of push.
     pushes: BTreeSet<(Type, bool, usize)>,
     pops: BTreeSet<(Type, bool)>,
-    /// The table of masks; empty if no function has some.
+    /// The table of masks; empty if no function has some there.
     pub masks: Vec<u8>,
+    /// Whether a function has its masks in a number.
+    has_packed_masks: bool,
     references: ReferenceNeeds,
     /// Results, numbers only, of functions that can be unwound, and of calls that can be resumed.
     results: BTreeSet<Type>,
@@ -256,6 +263,7 @@ impl RuntimeNeeds {
             pushes: BTreeSet::new(),
             pops: BTreeSet::new(),
             masks: Vec::new(),
+            has_packed_masks: plans.iter().any(|p| matches!(p.masks, Some(Masks::Packed(..)))),
             references,
             results: more_results.iter().copied().collect(),
             resumable: names.iter().cloned().zip(plans.iter().map(|p| p.results)).collect(),

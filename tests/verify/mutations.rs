@@ -120,12 +120,12 @@ mutations! {
             list.set_child(header.position + 1, header.expr);
             list.set_child(header.position, next);
         };
-    the_mask_of_another_function_is_used: "sites", "is not",
+    the_masks_of_another_function_are_used: "sites", "is not",
         |module| {
             let code = Code::of(module, "sites.resume");
-            let is_mask = |e: Option<Expr<'_>>| e.is_some_and(|e| calls(e, ".select_mask"));
-            let number = code.find(|f| f.expr.kind() == Kind::Const && is_mask(f.parent));
-            code.replace(number, code.build.i32(0));
+            let is_mask = |e: Option<Expr<'_>>| e.is_some_and(|e| calls(e, ".unpack_mask"));
+            let number = code.find(|f| f.expr.kind() == Kind::Const && f.position == 1 && is_mask(f.parent));
+            code.replace(number, code.build.i64(0));
         };
     another_function_is_resumed: "sites", "rewinding calls other.resume instead of resuming leaf.resume",
         |module| {

@@ -12,7 +12,7 @@ use super::answers;
 use super::machine::{Fingerprint, fingerprint};
 use super::outcome::{Event, FrameBytes, Trace};
 use super::value::Value;
-use super::{OnAbort, Schedule};
+use super::{NO_LARGER_BUFFER, OnAbort, Schedule};
 use crate::errno::Errno;
 use crate::protocol::{Buffer, ForkExports, ForkState, grow_bytes, link_resume};
 use crate::run::unsigned;
@@ -338,7 +338,7 @@ impl Import {
             area.holes.push(address..limit);
             cx.data_mut().journal.buffer_moved = true;
         } else {
-            cx.data_mut().journal.fault("no memory for a larger buffer".to_owned());
+            cx.data_mut().journal.fault(NO_LARGER_BUFFER.to_owned());
             return Ok(false);
         }
         cx.data_mut().journal.area = Some(area);

@@ -104,6 +104,9 @@ pub enum OnAbort {
     ReturnError,
 }
 
+/// The fault of a run with [`OnAbort::Retry`] in which a fork did not fit in all the memory that there is.
+pub const NO_LARGER_BUFFER: &str = "no memory for a larger buffer";
+
 /// When to stop a run that does not end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Limit {

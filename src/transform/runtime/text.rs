@@ -4,6 +4,7 @@ use crate::abi;
 use crate::frame::{NO_SITE, WIDE_SITE, slot_size};
 use crate::ir::Type;
 use crate::options::Sharing;
+use crate::plan::Masks;
 use crate::transform::asserts::{self, Assertion};
 use crate::transform::linking;
 use crate::transform::references;
@@ -43,6 +44,9 @@ impl<'a> Text<'a> {
         }
         if !self.needs.masks.is_empty() {
             self.select_mask();
+        }
+        if self.needs.has_packed_masks {
+            self.unpack_mask();
         }
         for &(type_, masked, count) in &self.needs.pushes {
             self.push(type_, masked, count);
@@ -129,11 +133,13 @@ impl<'a> Text<'a> {
         if self.runtime.sharing != Sharing::Import {
             self.position_globals();
         }
-        if !self.needs.masks.is_empty() {
+        if !self.needs.masks.is_empty() || self.needs.has_packed_masks {
             let (pushed, popped) = (self.id("pushed_mask"), self.id("popped_mask"));
-            let segment = quoted(&self.runtime.mask_segment());
             self.line(&format!("(global {pushed} (mut i64) (i64.const 0))"));
             self.line(&format!("(global {popped} (mut i64) (i64.const 0))"));
+        }
+        if !self.needs.masks.is_empty() {
+            let segment = quoted(&self.runtime.mask_segment());
             self.line(&format!("(data {segment} \"\")"));
         }
     }
@@ -451,7 +457,7 @@ impl<'a> Text<'a> {
     fn select_mask(&mut self) {
         let memory = self.memory.clone();
         let (pushed, popped) = (self.id("pushed_mask"), self.id("popped_mask"));
-        let mut name = quoted(&self.runtime.select_mask_helper());
+        let mut name = quoted(&self.runtime.select_mask_helper(Masks::InTable(0)));
         if let (Some(function), ResumeTable::Table { name: table, base, is64 }) =
             (self.runtime.mask_function_in_table(), &self.runtime.table)
         {
@@ -486,6 +492,20 @@ impl<'a> Text<'a> {
   (global.set {popped} (i64.shr_u (global.get {pushed}) (local.get $unused_bits)))
   (i64.store {memory} align=1 {buffer} (local.get $saved))
   (local.get $site))",
+        ));
+    }
+
+    /// Takes a site's mask out of the number that holds them all.
+    fn unpack_mask(&mut self) {
+        let (pushed, popped) = (self.id("pushed_mask"), self.id("popped_mask"));
+        let name = quoted(&self.runtime.select_mask_helper(Masks::Packed(0, 0)));
+        self.line(&format!(
+            "(func {name} (param $site i32) (param $masks i64) (param $bits i32) (result i32) (local $unused_bits i64)
+  (global.set {pushed}
+    (i64.shl (i64.shr_u (local.get $masks) (i64.extend_i32_u (i32.mul (local.get $site) (local.get $bits))))
+      (local.tee $unused_bits (i64.extend_i32_u (i32.sub (i32.const 64) (local.get $bits))))))
+  (global.set {popped} (i64.shr_u (global.get {pushed}) (local.get $unused_bits)))
+  (local.get $site))"
         ));
     }
 
