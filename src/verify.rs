@@ -23,8 +23,9 @@
 //! where they leave state and position, frames' references beyond that their numbers come back, liveness (that frames
 //! hold all that is needed), and the split into two modules.
 //!
-//! A run takes as many steps as there is code on the way to a landing, so the whole is linear, but for regions that
-//! choose among many landings by comparisons.
+//! A run takes as many steps as its frame has slots, and as there is code on the way to a landing, less what only
+//! chooses among landings: that is executed once for all of them ([`ways`]). So the whole grows with the code and the
+//! frames.
 
 pub mod body;
 pub mod check;
@@ -34,6 +35,7 @@ pub mod normal;
 pub mod operations;
 pub mod roots;
 pub mod violation;
+pub mod ways;
 pub mod world;
 
 use std::collections::{HashMap, HashSet};

@@ -1,7 +1,7 @@
 //! What a function's code names, and arithmetic on constants.
 
 use super::ffi::bridge;
-use super::{CallSite, CodeRow, Expr, FunctionImport, FunctionRow, Kind, Module, Reference, TableSegment, Type};
+use super::{CallSite, CodeRow, Expr, FunctionImport, FunctionRow, Kind, Module, Reference, TableSegment, Type, c};
 
 /// A name of a module item or a label, as [`CodeRow`]s hold it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -103,6 +103,35 @@ impl<'m> Expr<'m> {
     pub fn fold(self, operands: &[u64]) -> Option<u64> {
         let mut result = 0;
         bridge::fold_constants(self.address(), operands, &mut result).then_some(result)
+    }
+}
+
+/// What an operation tells of two 32-bit numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Comparison {
+    /// Whether the first is at least as large, without signs.
+    AtLeast,
+    /// Whether the first is smaller, without signs.
+    Below,
+    Equal,
+    /// How much larger the first is.
+    Difference,
+}
+
+impl Expr<'_> {
+    /// How the operation compares its operands, if it does.
+    pub fn comparison(self) -> Option<Comparison> {
+        let op = self.binary_op()?;
+        // SAFETY: these return constants.
+        let of = unsafe {
+            [
+                (c::BinaryenGeUInt32(), Comparison::AtLeast),
+                (c::BinaryenLtUInt32(), Comparison::Below),
+                (c::BinaryenEqInt32(), Comparison::Equal),
+                (c::BinaryenSubInt32(), Comparison::Difference),
+            ]
+        };
+        of.iter().find(|(known, _)| *known == op).map(|&(_, comparison)| comparison)
     }
 }
 

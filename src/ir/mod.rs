@@ -21,7 +21,7 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 
 pub use build::{Builder, Literal};
-pub use code::Name;
+pub use code::{Comparison, Name};
 pub use ffi::bridge::{
     CallSite, Code, CodeRow, Effects, ExportRow, FunctionImport, FunctionRow, GlobalRow, MemoryRow, ModuleFacts, Node,
     ObjectHolder, Reference, SegmentRow, TableRow, TableSegment, TagRow,
@@ -180,6 +180,11 @@ impl<'m> Expr<'m> {
     /// Whether two expressions have the same structure and the same leaves.
     pub fn same_as(self, other: Expr<'m>) -> bool {
         bridge::equal_expressions(self.address(), other.address())
+    }
+
+    fn binary_op(self) -> Option<c::BinaryenOp> {
+        // SAFETY: the accessor is used on the kind of expression it is for.
+        (self.kind() == Kind::Binary).then(|| unsafe { c::BinaryenBinaryGetOp(self.raw()) })
     }
 
     /// Whether it is a bitwise or of integers.

@@ -14,6 +14,7 @@ use crate::verify::memory::{Cell, Value};
 use crate::verify::normal::Normal;
 use crate::verify::operations::computed;
 use crate::verify::violation::{During, Problem};
+use crate::verify::ways::Ways;
 use crate::verify::world::World;
 
 /// What is wrong, and at which landing.
@@ -48,6 +49,8 @@ pub struct Checker<'a, 'm> {
     landings: &'a Landings,
     body: Body,
     resume: Body,
+    /// Of the resume function.
+    ways: Ways,
     /// The row of each landing.
     rows: Vec<u32>,
     /// The row of each call that comes to a join, and the join's site.
@@ -94,7 +97,8 @@ impl<'a, 'm> Checker<'a, 'm> {
         let gone = |site| Failure { site: Some(site), problem: Problem::LandingGone };
         let row_of = |&(address, site)| Ok((by_address.get(&address).copied().ok_or(gone(site))?, site));
         let joined = landings.joined.iter().map(row_of).collect::<Result<_, Failure>>()?;
-        Ok(Checker { output, plan, landings, body, resume: Body::read(resume), rows, joined })
+        let ways = Ways::new(rows.len(), output.world.state);
+        Ok(Checker { output, plan, landings, body, resume: Body::read(resume), ways, rows, joined })
     }
 
     pub fn check(&self) -> Result<(), Failure> {
@@ -298,7 +302,7 @@ impl<'a, 'm> Checker<'a, 'm> {
         self.set_state(&mut fresh, kind);
         let rules = Rules::Harmless { rebuilds: !self.plan.rebuilds.is_empty() };
         let locals = vec![Value::Unknown; self.resume.locals.len()];
-        Machine::new(world, fresh, &self.resume, Place { at: 0, height: 0 }, locals, rules)
+        Machine::new(world, fresh, &self.resume, Place { at: 0, height: 0 }, locals, rules).with_ways(&self.ways)
     }
 
     /// Whether the machine stopped where the landing is resumed. Gives the arguments of that call.

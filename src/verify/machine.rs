@@ -11,6 +11,7 @@ use crate::plan::LocalIndex;
 use crate::verify::body::{Body, Call, Instruction, Op, Place, Target};
 use crate::verify::memory::{Memory, Value};
 use crate::verify::operations::{computed, translate, tuple};
+use crate::verify::ways::Ways;
 use crate::verify::world::World;
 
 /// Instructions that one run may take.
@@ -79,6 +80,8 @@ pub struct Machine<'a, 'm> {
     pub(super) rules: Rules<'a>,
     activations: Vec<Activation<'a>>,
     pub(super) stack: Vec<Value>,
+    /// Short cuts through the function itself.
+    ways: Option<&'a Ways>,
     steps: u32,
     /// Whether the call that the machine stopped at gives a result.
     awaits: bool,
@@ -100,9 +103,15 @@ impl<'a, 'm> Machine<'a, 'm> {
             rules,
             activations: vec![Activation { body, at: place.at, locals, base: 0 }],
             stack: vec![Value::Unknown; place.height as usize],
+            ways: None,
             steps: 0,
             awaits: false,
         }
+    }
+
+    /// Goes through code of the function that only chooses a way at once.
+    pub fn with_ways(self, ways: &'a Ways) -> Self {
+        Machine { ways: Some(ways), ..self }
     }
 
     pub fn set_rules(&mut self, rules: Rules<'a>) {
@@ -241,7 +250,13 @@ impl<'a, 'm> Machine<'a, 'm> {
             Op::Null => self.stack.push(Value::Null),
             Op::LocalGet(local) => {
                 let value = self.activation().locals[local as usize];
-                self.stack.push(value);
+                match self.short_cut(value) {
+                    Some(place) => {
+                        self.activation().at = place.at;
+                        self.stack.truncate(place.height as usize);
+                    }
+                    None => self.stack.push(value),
+                }
             }
             Op::LocalSet(local) => {
                 let value = self.pop();
@@ -322,6 +337,15 @@ impl<'a, 'm> Machine<'a, 'm> {
             }
         }
         Ok(None)
+    }
+
+    /// Where the function goes on that has just been told to read a local with this value, if it does nothing on the way.
+    fn short_cut(&mut self, value: Value) -> Option<Place> {
+        let ways = self.ways.filter(|_| self.is_own())?;
+        let state = self.state.globals.get(&self.world.state)?.bits()?;
+        let height = self.stack.len() as u32;
+        let &mut Activation { body, at, .. } = self.activation();
+        ways.follow(body, Place { at: at - 1, height }, value.bits()?, state)
     }
 
     /// Whether the function itself ends with this operation, though anything goes: a throw, or a tail call.

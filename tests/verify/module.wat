@@ -48,6 +48,42 @@
     (call $note (local.get $a))
     (local.get $x))
 
+  ;; Parts with so many sites that they are chosen by comparisons.
+  (func $chain (param $n i32)
+    (block $first
+      (br_if $first (local.get $n))
+      (drop (call $leaf (local.get $n)))
+      (drop (call $leaf (local.get $n)))
+      (drop (call $leaf (local.get $n)))
+      (drop (call $leaf (local.get $n)))
+      (drop (call $leaf (local.get $n)))
+      (drop (call $leaf (local.get $n)))
+      (drop (call $leaf (local.get $n)))
+      (drop (call $leaf (local.get $n)))
+      (drop (call $leaf (local.get $n))))
+    (block $second
+      (br_if $second (local.get $n))
+      (drop (call $other (local.get $n)))
+      (drop (call $other (local.get $n)))
+      (drop (call $other (local.get $n)))
+      (drop (call $other (local.get $n)))
+      (drop (call $other (local.get $n)))
+      (drop (call $other (local.get $n)))
+      (drop (call $other (local.get $n)))
+      (drop (call $other (local.get $n)))
+      (drop (call $other (local.get $n))))
+    (block $third
+      (br_if $third (local.get $n))
+      (drop (call $leaf (local.get $n)))
+      (drop (call $leaf (local.get $n)))
+      (drop (call $leaf (local.get $n)))
+      (drop (call $leaf (local.get $n)))
+      (drop (call $leaf (local.get $n)))
+      (drop (call $leaf (local.get $n)))
+      (drop (call $leaf (local.get $n)))
+      (drop (call $leaf (local.get $n)))
+      (drop (call $leaf (local.get $n)))))
+
   ;; Cannot fork.
   (func $apart (param $n i32)
     (call $note (local.get $n))

@@ -139,6 +139,19 @@ mutations! {
             let bound = code.find(|f| f.expr.kind() == Kind::Const && f.is_in(Kind::Binary));
             code.replace(bound, code.build.i32(0));
         };
+    a_comparison_is_off_by_one: "chain", "site 9, the call call $other: rewinding calls leaf.resume",
+        |module| {
+            let code = Code::of(module, "chain.resume");
+            let bounds = code.find_all(|f| f.expr.kind() == Kind::Const && f.is_in(Kind::Binary));
+            code.replace(bounds[1], code.build.i32(10));
+        };
+    a_local_is_written_among_comparisons: "chain", "site 0, the call call $leaf: the local 0 is not reloaded",
+        |module| {
+            let code = Code::of(module, "chain.resume");
+            let bound = code.find_all(|f| f.expr.kind() == Kind::Binary && f.is_in(Kind::Break))[1];
+            let write = code.build.local_set(0, code.build.i32(0));
+            code.replace(bound, code.build.block(None, &[write, bound.expr], Some(Type::I32)));
+        };
     a_callee_is_called_anew: "loop", "rewinding calls note instead of resuming leaf.resume",
         |module| replace_state(module, "loop.resume", Kind::If, |code, _| code.build.i32(0));
     a_callee_is_resumed_always: "loop", "it saves or resumes a frame while the state is normal",
