@@ -45,8 +45,9 @@ const PROGRAM: &str = r#"(module
 )"#;
 
 fn instrumented(pointer: &str) -> Vec<u8> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let [input, output] = ["wat", "wasm"].map(|extension| folder.join(format!("abi-{pointer}.{extension}")));
+    // Several tests do this at the same time.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the scratch folder can be written");
+    let [input, output] = ["abi.wat", "abi.wasm"].map(|name| folder.path().join(name));
     fs::write(&input, PROGRAM.replace("POINTER", pointer)).expect("the scratch folder can be written");
     let mut command = Command::new(env!("CARGO_BIN_EXE_wasm-opt"));
     command.args(["-all", "--disable-compact-imports", "--fork-instrument"]).arg(&input).arg("-o").arg(&output);
