@@ -298,7 +298,7 @@ fn targets(results: &Results) -> String {
     if behind.is_empty() {
         text += "none.\n";
     }
-    text
+    text + "\n" + include_str!("limits.md").trim_end() + "\n"
 }
 
 /// Where Asyncify is ahead: by module, the rows.
