@@ -81,7 +81,8 @@ fn find_place(plan: &FunctionPlan, tree: &Tree, module: Module<'_>, site: Site, 
         let Some(parent) = tree.parent(current) else { return fallback };
         let parent_node = tree.node(parent);
         let parent_region = tree.region(parent).expect("what is around a landing is a region");
-        if parent_node.kind().is_control_flow() || parent_node.kind() == Kind::Break {
+        let is_last = tree.next_sibling(current).is_none();
+        if parent_node.kind().is_control_flow() || parent_node.kind() == Kind::Break && is_last {
             return find_way(tree, parent, current, value).map_or(fallback, |way| match way {
                 None => Place::After(parent_region),
                 Some(way) => Place::Behind(parent_region, way),
@@ -118,20 +119,17 @@ fn find_place(plan: &FunctionPlan, tree: &Tree, module: Module<'_>, site: Site, 
 /// The way that a node takes on a condition with a value; `Some(None)` for the way to what follows it.
 fn find_way(tree: &Tree, row: Row, condition: Row, value: Option<u64>) -> Option<Option<Way>> {
     let node = tree.node(row);
-    if node.type_() != Type::NONE {
-        return None;
-    }
     let holds = value? as u32 != 0;
     match node.kind() {
-        // One without a value.
-        Kind::Break => Some(holds.then_some(Way::Taken)),
+        // One that carries no value along.
+        Kind::Break if node.type_() == Type::NONE => Some(holds.then_some(Way::Taken)),
         Kind::If if tree.node(condition).child == 0 => {
-            let arms = tree.children(row);
-            let goes_on = arms.len() == 2 && tree.node(arms[1]).type_() == Type::UNREACHABLE;
+            let arms = &tree.children(row)[1..];
+            let goes_on = arms.len() == 1 && tree.node(arms[0]).type_() == Type::UNREACHABLE;
             match holds {
                 true => Some(Some(Way::Arm(1))),
                 false if goes_on => Some(None),
-                false => Some(Some(if arms.len() == 2 { Way::NewElse } else { Way::Arm(2) })),
+                false => Some(Some(if arms.len() == 1 { Way::NewElse } else { Way::Arm(2) })),
             }
         }
         _ => None,
