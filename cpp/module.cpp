@@ -466,11 +466,19 @@ rust::String function_name(const Function& func) { return to_rust(func.name); }
 uint32_t add_local(Function& func, size_t type, rust::Str text) {
   auto index = Builder::addVar(&func, Type(type));
   auto base = as_string(text);
-  auto name = Name(base);
-  for (int i = 1; func.hasLocalIndex(name); i++) {
-    name = Name(base + "." + std::to_string(i));
+  auto numbered = [&](size_t number) { return number ? Name(base + "." + std::to_string(number)) : Name(base); };
+  auto is_taken = [&](size_t number) { return func.hasLocalIndex(numbered(number)); };
+  // A function can have thousands of them: those before the first free number are taken.
+  size_t free = 0, taken = 0;
+  while (is_taken(free)) {
+    taken = free;
+    free = 2 * free + 1;
   }
-  func.setLocalName(index, name);
+  while (free > taken + 1) {
+    auto middle = taken + (free - taken) / 2;
+    (is_taken(middle) ? taken : free) = middle;
+  }
+  func.setLocalName(index, numbered(free));
   return index;
 }
 

@@ -23,15 +23,13 @@
 //! `if`, it goes to the end of the function. Such tests are for the functions with exact epilogues, too, but not for very
 //! large ones: V8's baseline compiler remembers at each `if` where all locals are.
 
-use crate::analysis::listing::Row;
 use crate::analysis::regions::Tree;
-use crate::ir::Kind;
 use crate::plan::{Epilogue, FunctionPlan, Site, Slot, TestForm};
 
 /// How much more often code is assumed to run for each loop around it.
 const LOOP_WEIGHT: f64 = 4.0;
 /// Loops counted, at most.
-const MAX_DEPTH: i32 = 3;
+const MAX_DEPTH: u32 = 3;
 /// Bytes that it is worth not to keep one dead value up to a test outside of loops, or not to jump over what a test's
 /// branch takes along.
 const BYTES_PER_COST: f64 = 0.27;
@@ -91,13 +89,8 @@ pub fn share(plan: &mut FunctionPlan, tree: &Tree) {
 
 /// How often a landing's test is assumed to run.
 fn weight(tree: &Tree, site: Site) -> f64 {
-    let mut depth = 0;
-    let mut row: Option<Row> = Some(tree.landing_row(site));
-    while let Some(current) = row {
-        depth += i32::from(tree.node(current).kind() == Kind::Loop);
-        row = tree.parent(current);
-    }
-    LOOP_WEIGHT.powi(depth.min(MAX_DEPTH))
+    let depth = tree.loops_around(tree.landing_row(site));
+    LOOP_WEIGHT.powi(depth.min(MAX_DEPTH) as i32)
 }
 
 impl Paths {

@@ -89,14 +89,7 @@ fn leaves_block(listing: &Listing, call: Row) -> bool {
 /// Whether the point is in a loop. There the test would cost time on ways that come by without a call.
 fn is_in_loop(listing: &Listing, point: Point) -> bool {
     let (Point::Value(row) | Point::Statement { block: row, .. }) = point;
-    let mut current = Some(row);
-    while let Some(row) = current {
-        if listing.node(row).kind() == Kind::Loop {
-            return true;
-        }
-        current = listing.parent(row);
-    }
-    false
+    listing.loops_around(row) > 0
 }
 
 /// Whether values of this type can be followed.
@@ -164,8 +157,8 @@ fn jump_target(listing: &Listing, row: Row) -> Option<Row> {
         let node = listing.node(current);
         match node.kind() {
             Kind::Try | Kind::TryTable => return None,
-            Kind::Block if node.expr().label().as_ref() == Some(&label) => return Some(current),
-            Kind::Loop if node.expr().label().as_ref() == Some(&label) => return None,
+            Kind::Block if node.expr().label_name() == Some(label) => return Some(current),
+            Kind::Loop if node.expr().label_name() == Some(label) => return None,
             _ => {}
         }
     }

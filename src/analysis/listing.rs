@@ -11,13 +11,16 @@ pub struct Listing {
     nodes: Vec<Node>,
     /// The next sibling of each row.
     next: Vec<Option<Row>>,
+    /// Loops around each row, itself included.
+    loops: Vec<u32>,
 }
 
 impl Listing {
     pub fn of(function: Function<'_>) -> Listing {
         let nodes = function.nodes();
         let next = next_siblings(&nodes);
-        Listing { nodes, next }
+        let loops = count_loops(&nodes);
+        Listing { nodes, next, loops }
     }
 
     /// The number of rows.
@@ -56,6 +59,11 @@ impl Listing {
         self.next[row.0 as usize]
     }
 
+    /// The number of loops around an expression, itself included.
+    pub fn loops_around(&self, row: Row) -> u32 {
+        self.loops[row.0 as usize]
+    }
+
     /// Whether nothing of the function executes after this expression but the return of its value.
     pub fn is_tail_position(&self, row: Row) -> bool {
         let mut row = row;
@@ -89,6 +97,16 @@ impl Listing {
         }
         false
     }
+}
+
+fn count_loops(nodes: &[Node]) -> Vec<u32> {
+    let mut loops = vec![0; nodes.len()];
+    // Parents come behind their children.
+    for (row, node) in nodes.iter().enumerate().rev() {
+        let around = loops.get(node.parent as usize).copied().unwrap_or(0);
+        loops[row] = around + u32::from(node.kind() == Kind::Loop);
+    }
+    loops
 }
 
 fn next_siblings(nodes: &[Node]) -> Vec<Option<Row>> {

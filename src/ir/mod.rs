@@ -217,37 +217,35 @@ impl<'m> Expr<'m> {
             }
     }
 
-    /// The name of a block or loop, if it has one.
-    pub fn label(self) -> Option<String> {
+    /// The label of a block or loop, if it has one, or that a branch goes to.
+    pub fn label_name(self) -> Option<Name> {
         // SAFETY: each accessor is used on the kind of expression it is for.
         let name = unsafe {
             match self.kind() {
                 Kind::Block => c::BinaryenBlockGetName(self.raw()),
                 Kind::Loop => c::BinaryenLoopGetName(self.raw()),
+                Kind::Break => c::BinaryenBreakGetName(self.raw()),
                 _ => return None,
             }
         };
-        if name.is_null() {
-            return None;
-        }
-        // SAFETY: Binaryen's names are interned, NUL-terminated strings.
-        Some(unsafe { std::ffi::CStr::from_ptr(name) }.to_string_lossy().into_owned())
+        Name::from_number(name as usize)
+    }
+
+    /// The name of a block or loop, if it has one.
+    pub fn label(self) -> Option<String> {
+        self.label_name().filter(|_| self.kind() != Kind::Break).map(Name::text)
     }
 
     /// The label that a `br` or `br_if` goes to.
     pub fn branch_label(self) -> Option<String> {
-        if self.kind() != Kind::Break {
-            return None;
-        }
-        // SAFETY: the expression is a branch; Binaryen's names are interned, NUL-terminated strings.
-        let name = unsafe { std::ffi::CStr::from_ptr(c::BinaryenBreakGetName(self.raw())) };
-        Some(name.to_string_lossy().into_owned())
+        self.label_name().filter(|_| self.kind() == Kind::Break).map(Name::text)
     }
 
     /// The label that an unconditional branch goes to.
-    pub fn jump_label(self) -> Option<String> {
+    pub fn jump_label(self) -> Option<Name> {
         // SAFETY: the expression is a branch.
-        self.branch_label().filter(|_| unsafe { c::BinaryenBreakGetCondition(self.raw()) }.is_null())
+        let is_jump = || unsafe { c::BinaryenBreakGetCondition(self.raw()) }.is_null();
+        self.label_name().filter(|_| self.kind() == Kind::Break && is_jump())
     }
 
     /// Gives an `if` without an else-arm one. Panics on other expressions.
