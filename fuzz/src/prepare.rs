@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use anyhow::{Context, Result, anyhow, bail};
 use fork_host::replay::{Entry, Value};
 use wasm_encoder::reencode::{self, Reencode};
-use wasm_encoder::{CodeSection, ExportKind, ExportSection, Instruction, MemoryType, Module};
+use wasm_encoder::{CodeSection, ConstExpr, ExportKind, ExportSection, Instruction, MemoryType, Module};
 use wasmparser::{
     CompositeInnerType, ExternalKind, FunctionBody, Operator, Parser, Payload, TypeRef, ValType, Validator,
     WasmFeatures,
@@ -183,6 +183,9 @@ fn facts(wasm: &[u8]) -> Result<Facts> {
     Ok(facts)
 }
 
+/// Elements of an array that an initializer makes, at most.
+const MAX_ARRAY: i32 = 256;
+
 struct Prepare<'a> {
     source: &'a mut Source,
     facts: Facts,
@@ -201,6 +204,22 @@ impl Reencode for Prepare<'_> {
         let page_size = 1 << ty.page_size_log2.unwrap_or(16);
         let initial = ty.initial.max((1 << 20) / page_size);
         Ok(reencode::utils::memory_type(self, wasmparser::MemoryType { initial, maximum: None, shared: false, ..ty }))
+    }
+
+    fn const_expr(&mut self, expr: wasmparser::ConstExpr<'_>) -> Result<ConstExpr, reencode::Error<Infallible>> {
+        // Every instance makes the arrays of initializers, and every child is an instance.
+        let mut instructions = Vec::new();
+        let mut reader = expr.get_operators_reader();
+        while !reader.is_end_then_eof() {
+            let instruction = self.parse_instruction(&mut reader)?;
+            if matches!(instruction, Instruction::ArrayNew(_) | Instruction::ArrayNewDefault(_))
+                && let Some(Instruction::I32Const(length)) = instructions.last_mut()
+            {
+                *length = length.rem_euclid(MAX_ARRAY);
+            }
+            instructions.push(instruction);
+        }
+        Ok(ConstExpr::extended(instructions))
     }
 
     fn parse_export(
@@ -283,4 +302,41 @@ pub fn validate(wasm: &[u8]) -> Result<()> {
         bail!("{} bytes", wasm.len());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use wasm_encoder::{
+        EntityType, GlobalSection, GlobalType, HeapType, ImportSection, MemorySection, RefType, StorageType,
+        TypeSection, ValType as Encoded,
+    };
+
+    use super::*;
+
+    #[test]
+    fn arrays_of_initializers_are_made_small() {
+        let (mut types, mut imports) = (TypeSection::new(), ImportSection::new());
+        types.ty().function([], [Encoded::I32]);
+        types.ty().array(&StorageType::I16, true);
+        imports.import("kernel", "kernel_fork", EntityType::Function(0));
+        let mut memories = MemorySection::new();
+        memories.memory(MemoryType { minimum: 1, maximum: None, memory64: false, shared: false, page_size_log2: None });
+        let array = Encoded::Ref(RefType { nullable: true, heap_type: HeapType::Concrete(1) });
+        let make = [Instruction::I32Const(5), Instruction::I32Const(312_047_097), Instruction::ArrayNew(1)];
+        let mut globals = GlobalSection::new();
+        globals.global(GlobalType { val_type: array, mutable: false, shared: false }, &ConstExpr::extended(make));
+        let mut module = Module::new();
+        module.section(&types).section(&imports).section(&memories).section(&globals);
+
+        let prepared = prepare(&mut Source::from_seed(0), &module.finish(), 10).unwrap().unwrap();
+        validate(&prepared.wasm).unwrap();
+        let globals = Parser::new(0).parse_all(&prepared.wasm).find_map(|payload| match payload.unwrap() {
+            Payload::GlobalSection(globals) => Some(globals),
+            _ => None,
+        });
+        let global = globals.unwrap().into_iter().next().unwrap().unwrap();
+        let operators: Vec<_> = global.init_expr.get_operators_reader().into_iter().map(Result::unwrap).collect();
+        assert!(matches!(operators[0], Operator::I32Const { value: 5 }), "what the elements are stays as it is");
+        assert!(matches!(operators[1], Operator::I32Const { value } if value == 312_047_097 % 256), "{operators:?}");
+    }
 }
