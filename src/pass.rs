@@ -314,6 +314,8 @@ fn make_plans<'m>(
         let listing = Listing::of(function);
         let joins = analysis::joins::find(module, path, function, &listing);
         let joined = transform::joins::mark(module, runtime, &listing, &joins);
+        // The plan makes another, of the marked body, and each can be larger than the body.
+        drop(listing);
         let plan =
             |joined: &Joined| analysis::plan_function(module, path, function, options.replay, kind, &rules, joined);
         let plan = plan(&joined).or_else(|refusal| {
