@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use crate::abi::{self, BufferLayout};
 use crate::error::Error;
-use crate::frame::FrameLayout;
+use crate::frame::{FrameLayout, WIDE_SITE};
 use crate::ir::{Builder, Expr, GlobalRow, Module, Type};
 use crate::options::Sharing;
 use crate::plan::{FunctionNumber, FunctionPlan, Masks};
@@ -236,10 +236,35 @@ pub struct RuntimeNeeds {
     /// Whether a function has its masks in a number.
     has_packed_masks: bool,
     references: ReferenceNeeds,
-    /// Results, numbers only, of functions that can be unwound, and of calls that can be resumed.
+    sites: SiteNeeds,
+    /// Results, numbers only, of functions that can be unwound.
     results: BTreeSet<Type>,
+    /// Results, numbers only, of whatever is resumed by the next frame.
+    resumed_results: BTreeSet<Type>,
     /// Resume functions with their results, by number.
     resumable: Vec<(String, Type)>,
+}
+
+/// Which kinds of sites there are.
+#[derive(Clone, Copy, Default, Debug)]
+struct SiteNeeds {
+    /// Of functions with one landing, whose frames hold no site.
+    single: bool,
+    /// Of functions with several.
+    several: bool,
+    /// That take more than a byte.
+    wide: bool,
+}
+
+impl SiteNeeds {
+    fn of(plans: &[&FunctionPlan]) -> SiteNeeds {
+        let has = |is_such: fn(usize) -> bool| plans.iter().any(|p| is_such(p.landings.len()));
+        SiteNeeds {
+            single: has(|landings| landings == 1),
+            several: has(|landings| landings > 1),
+            wide: has(|landings| landings > WIDE_SITE as usize),
+        }
+    }
 }
 
 impl RuntimeNeeds {
@@ -265,18 +290,21 @@ impl RuntimeNeeds {
             masks: Vec::new(),
             has_packed_masks: plans.iter().any(|p| matches!(p.masks, Some(Masks::Packed(..)))),
             references,
-            results: more_results.iter().copied().collect(),
+            sites: SiteNeeds::of(plans),
+            results: plans.iter().map(|p| p.results).collect(),
+            resumed_results: more_results.iter().copied().collect(),
             resumable: names.iter().cloned().zip(plans.iter().map(|p| p.results)).collect(),
         };
         for plan in plans {
-            needs.results.insert(plan.results);
-            needs.results.extend(plan.landings.iter().map(|l| l.result));
+            needs.resumed_results.insert(plan.results);
+            needs.resumed_results.extend(plan.landings.iter().map(|l| l.result));
             for group in all_push_groups(plan) {
                 needs.pushes.insert((group.type_, group.masked, group.values.len()));
                 needs.pops.insert((group.type_, group.masked));
             }
         }
         needs.results.retain(|r| !r.has_reference());
+        needs.resumed_results.retain(|r| !r.has_reference());
         needs
     }
 }

@@ -57,6 +57,11 @@ impl<'a> Text<'a> {
         for &results in &self.needs.results {
             self.finish(results);
         }
+        if self.runtime.table == ResumeTable::Switch {
+            for &results in &self.needs.resumed_results {
+                self.resume_switch(results);
+            }
+        }
         self.line(")");
         self.out
     }
@@ -376,26 +381,39 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Pushing and popping site and function number.
+    /// Popping site and function number, and what all functions push them with.
     fn headers(&mut self) {
         let (ptr, memory) = (self.ptr, self.memory.clone());
-        let position = self.position();
-        let bytes = self.needs.layout.function_bytes;
-        let pop = self.id("pop_header");
+        let (position, sites) = (self.id("position"), self.needs.sites);
+        let bytes = i64::from(self.needs.layout.function_bytes);
         let guard = self.trap_below(abi::State::Rewinding);
-        let (back, pop_function) = (self.move_position(-i64::from(bytes)), self.id("pop_function"));
-        self.line(&format!("(func {pop_function}\n  {guard}{back})"));
-        let back = self.move_position(-1 - i64::from(bytes));
-        let wide_back = self.move_position(-2);
-        self.line(&format!(
-            "(func {pop} (result i32) (local $site i32)
+        let set_back = |from: &str, bytes: i64| {
+            format!("(global.set {position} (local.tee $at ({ptr}.sub {from} ({ptr}.const {bytes}))))")
+        };
+        if sites.single {
+            let (back, pop_function) = (self.move_position(-bytes), self.id("pop_function"));
+            self.line(&format!("(func {pop_function}\n  {guard}{back})"));
+        }
+        if sites.several {
+            let wide = match sites.wide {
+                true => format!(
+                    "(if (i32.eq (local.get $site) (i32.const {WIDE_SITE})) (then
+    {back}
+    (local.set $site (i32.load16_u {memory} align=1 (local.get $at)))))
+  ",
+                    back = set_back("(local.get $at)", 2),
+                ),
+                false => String::new(),
+            };
+            self.line(&format!(
+                "(func {pop} (result i32) (local $site i32) (local $at {ptr})
   {guard}{back}
-  (local.set $site (i32.load8_u {memory} {position}))
-  (if (i32.eq (local.get $site) (i32.const {WIDE_SITE})) (then
-    {wide_back}
-    (local.set $site (i32.load16_u {memory} align=1 {position}))))
-  (local.get $site))"
-        ));
+  (local.set $site (i32.load8_u {memory} (local.get $at)))
+  {wide}(local.get $site))",
+                pop = self.id("pop_header"),
+                back = set_back(&self.position(), 1 + bytes),
+            ));
+        }
         let number = self.function_in_frame();
         let next = self.id("next_function");
         match &self.runtime.table {
@@ -403,7 +421,7 @@ impl<'a> Text<'a> {
                 let type_ = if *is64 { "i64" } else { "i32" };
                 let number = if *is64 { format!("(i64.extend_i32_u {number})") } else { number };
                 // A number out of a corrupted frame is no way back to the functions below.
-                let number = match bytes {
+                let number = match self.needs.layout.function_bytes {
                     4 if *base > 0 && !is64 => format!("(i32.and {number} (i32.const 0x7fffffff))"),
                     _ => number,
                 };
@@ -423,30 +441,47 @@ impl<'a> Text<'a> {
     /// Pushes `$site` and `$function`, and returns if the frame fits; else the module is aborting. `$at` is free for it.
     fn finish_frame(&self, result: &str) -> String {
         let (ptr, memory) = (self.ptr, &self.memory);
+        let sites = self.needs.sites;
         let bytes = self.needs.layout.function_bytes;
         let store = if bytes == 2 { "i32.store16" } else { "i32.store" };
         let not_unwinding = format!("(i32.ne (global.get {}) (i32.const 1))", self.id("state"));
         let step = |bytes: u32| format!("({ptr}.add (local.get $at) ({ptr}.const {bytes}))");
+        let narrow = format!("(i32.store8 {memory} (local.get $at) (local.get $site))");
+        // Bytes of all sites, if they all take as many.
+        let (push_site, pushed) = match (sites.single, sites.several) {
+            (true, false) => (String::new(), 0),
+            (false, true) if !sites.wide => (narrow, 1),
+            _ => {
+                let wide = format!(
+                    "(if (i32.ge_u (local.get $site) (i32.const {WIDE_SITE})) (then
+      (i32.store16 {memory} align=1 (local.get $at) (local.get $site))
+      (local.set $at {})
+      (local.set $site (i32.const {WIDE_SITE}))))",
+                    step(2)
+                );
+                let code = format!(
+                    "(if (i32.ne (local.get $site) (i32.const {NO_SITE})) (then
+    {wide}
+    {narrow}
+    (local.set $at {})))",
+                    step(1),
+                    wide = if sites.wide { wide } else { String::new() },
+                );
+                (code, 0)
+            }
+        };
         format!(
             "{still_rewinding}
   (local.set $at (global.get {position}))
-  (if (i32.ne (local.get $site) (i32.const {NO_SITE})) (then
-    (if (i32.ge_u (local.get $site) (i32.const {WIDE_SITE})) (then
-      (i32.store16 {memory} align=1 (local.get $at) (local.get $site))
-      (local.set $at {wide})
-      (local.set $site (i32.const {WIDE_SITE}))))
-    (i32.store8 {memory} (local.get $at) (local.get $site))
-    (local.set $at {narrow})))
-  ({store} {memory} align=1 (local.get $at) {function})
+  {push_site}
+  ({store} {memory} offset={pushed} align=1 (local.get $at) {function})
   (global.set {position} (local.tee $at {end}))
   (if ({ptr}.le_u (local.get $at) (global.get {limit})) (then (return {result})))
   {aborting}",
             still_rewinding = Assertion::StillRewinding.check(self.runtime, &not_unwinding),
             position = self.id("position"),
-            wide = step(2),
-            narrow = step(1),
             function = self.in_frames("(local.get $function)"),
-            end = step(bytes),
+            end = step(pushed + bytes),
             limit = self.id("limit"),
             aborting = self.set_state(abi::State::Aborting),
         )
@@ -522,9 +557,12 @@ impl<'a> Text<'a> {
         for i in 0..count {
             text += &format!(" (param $v{i} {value_type})");
         }
-        text += &format!(" (result i32) (local $at {ptr}) (local $code i32)\n");
+        text += &format!(" (result i32) (local $at {ptr}) (local $code i32) (local $mask i64)\n");
         if is_number {
             text += &format!("  (local.set $at (global.get {position}))\n");
+        }
+        if masked {
+            text += &format!("  (local.set $mask (global.get {mask}))\n");
         }
         for i in 0..count {
             let offset = if is_number && !masked { i as u32 * size } else { 0 };
@@ -544,12 +582,15 @@ impl<'a> Text<'a> {
             }
             if masked {
                 text += &format!(
-                    "  (if (i64.lt_s (global.get {mask}) (i64.const 0)) (then {store}))
-  (global.set {mask} (i64.shl (global.get {mask}) (i64.const 1)))\n"
+                    "  (if (i64.lt_s (local.get $mask) (i64.const 0)) (then {store}))
+  (local.set $mask (i64.shl (local.get $mask) (i64.const 1)))\n"
                 );
             } else {
                 text += &format!("  {store}\n");
             }
+        }
+        if masked {
+            text += &format!("  (global.set {mask} (local.get $mask))\n");
         }
         if is_number {
             let rest = if masked { 0 } else { u64::from(size) * count as u64 };
@@ -562,23 +603,27 @@ impl<'a> Text<'a> {
     /// out.
     fn pop(&mut self, type_: Type, masked: bool) {
         let (name, memory) = (quoted(&self.runtime.pop_helper(type_, masked)), self.memory.clone());
-        let (position, mask) = (self.position(), self.id("popped_mask"));
+        let (ptr, position, mask) = (self.ptr, self.id("position"), self.id("popped_mask"));
         let (value_type, stored) = (keyword(type_), keyword(references::storage(type_)));
-        let back = self.move_position(-i64::from(slot_size(type_)));
+        let size = slot_size(type_);
         let test = format!(
-            "(local $held i32)
-  (local.set $held (i32.wrap_i64 (i64.and (global.get {mask}) (i64.const 1))))
-  (global.set {mask} (i64.shr_u (global.get {mask}) (i64.const 1)))
-  (if (i32.eqz (local.get $held)) (then (return {})))
+            "(local $mask i64)
+  (local.set $mask (global.get {mask}))
+  (global.set {mask} (i64.shr_u (local.get $mask) (i64.const 1)))
+  (if (i32.eqz (i32.and (i32.wrap_i64 (local.get $mask)) (i32.const 1))) (then (return {})))
   ",
             references::null_or_zero(type_)
         );
-        let mut value = format!("({stored}.load {memory} align=1 {position})");
+        let mut value = format!("({stored}.load {memory} align=1 (local.get $at))");
         if !type_.is_numeric() {
             value = format!("(call {} {value})", self.id(&references::decode_helper(type_)));
         }
         let test = if masked { test.as_str() } else { "" };
-        self.line(&format!("(func {name} (result {value_type})\n  {test}{back}\n  {value})"));
+        self.line(&format!(
+            "(func {name} (result {value_type}) (local $at {ptr}) {test}
+  (global.set {position} (local.tee $at ({ptr}.sub (global.get {position}) ({ptr}.const {size}))))
+  {value})"
+        ));
     }
 
     /// The end of an epilogue: pushes the header, and returns a default; or, when the frame did not fit, what the
@@ -595,9 +640,6 @@ impl<'a> Text<'a> {
   {finish}
   {next_frame})"
         ));
-        if self.runtime.table == ResumeTable::Switch {
-            self.resume_switch(results);
-        }
     }
 
     fn call_next_frame(&self, results: Type) -> String {
