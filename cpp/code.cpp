@@ -100,7 +100,6 @@ struct Reader : public OverriddenVisitor<Reader> {
     row.value = curr->offset.addr;
     row.bytes = curr->bytes;
   }
-  void read(MemoryInit* curr) { row.name = as_number(curr->segment); }
   void read(LocalGet* curr) { row.value = curr->index; }
   void read(LocalSet* curr) { row.value = curr->index; }
   void read(TupleExtract* curr) { row.value = curr->index; }
@@ -214,19 +213,6 @@ rust::Vec<TableSegment> list_table_segments(const Module& module) {
     rows.push_back(std::move(row));
   }
   return rows;
-}
-
-rust::Vec<uint8_t> data_segment(const Module& module, size_t name) {
-  rust::Vec<uint8_t> bytes;
-  for (auto& segment : module.dataSegments) {
-    if (as_number(segment->name) == name) {
-      bytes.reserve(segment->data.size());
-      for (auto byte : segment->data) {
-        bytes.push_back(uint8_t(byte));
-      }
-    }
-  }
-  return bytes;
 }
 
 } // namespace fork_instrument

@@ -22,6 +22,5 @@ bool fold_constants(size_t expression, rust::Slice<const uint64_t> operands, uin
 rust::Vec<TableSegment> list_table_segments(const Module& module);
 
 // The bytes of a data segment; none if there is no such segment.
-rust::Vec<uint8_t> data_segment(const Module& module, size_t name);
 
 } // namespace fork_instrument

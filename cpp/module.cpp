@@ -43,7 +43,6 @@ ModuleFacts module_facts(const Module& module) {
   ModuleFacts facts;
   facts.start = module.start.is() ? to_rust(module.start) : rust::String();
   facts.reference_types = module.features.hasReferenceTypes();
-  facts.bulk_memory = module.features.hasBulkMemory();
   facts.mutable_globals = module.features.hasMutableGlobals();
   facts.multimemory = module.features.hasMultiMemory();
   facts.multivalue = module.features.hasMultivalue();
@@ -450,13 +449,6 @@ uint64_t extend_function_table(Module& module, rust::Str text, rust::Slice<const
   segment->name = Names::getValidElementSegmentName(module, "fork.resume");
   module.addElementSegment(std::move(segment));
   return first;
-}
-
-void add_passive_data(Module& module, rust::Str name, rust::Slice<const uint8_t> data) {
-  auto segment = std::make_unique<DataSegment>();
-  segment->name = as_name(name);
-  segment->data.assign(data.begin(), data.end());
-  module.addDataSegment(std::move(segment));
 }
 
 Function* get_function(Module& module, rust::Str name) { return module.getFunction(as_name(name)); }

@@ -80,7 +80,6 @@ void add_function_table(Module& module, rust::Str name, rust::Slice<const rust::
 uint64_t extend_function_table(Module& module, rust::Str name, rust::Slice<const rust::String> functions);
 
 // Adds a passive data segment.
-void add_passive_data(Module& module, rust::Str name, rust::Slice<const uint8_t> data);
 
 Function* get_function(Module& module, rust::Str name);
 rust::String function_name(const Function& func);

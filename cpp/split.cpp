@@ -163,20 +163,17 @@ void add_import(Module& first, Module& second, ModuleItemKind kind, Name name, N
 
 } // namespace
 
-bool uses_segments(const Function& func, rust::Slice<const rust::String> except) {
+bool uses_segments(const Function& func) {
   UsedItems used;
   ItemCollector(used).walk(const_cast<Function&>(func).body);
-  return std::any_of(used.items.begin(), used.items.end(), [&](auto& item) {
-    bool is_segment = item.first == ModuleItemKind::DataSegment || item.first == ModuleItemKind::ElementSegment;
-    return is_segment &&
-           std::none_of(except.begin(), except.end(), [&](auto& name) { return to_name(name) == item.second; });
+  return std::any_of(used.items.begin(), used.items.end(), [](auto& item) {
+    return item.first == ModuleItemKind::DataSegment || item.first == ModuleItemKind::ElementSegment;
   });
 }
 
 std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust::String> functions,
-                                           rust::Str data_segment, rust::Str table_name,
-                                           rust::Slice<const ResumeEntry> entries, rust::Str import_module_name,
-                                           rust::Str table_export) {
+                                           rust::Str table_name, rust::Slice<const ResumeEntry> entries,
+                                           rust::Str import_module_name, rust::Str table_export) {
   auto result = std::make_unique<SecondModule>(first);
   auto& second = *result->module;
   second.features = first.features;
@@ -194,11 +191,6 @@ std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust
     ItemCollector(used).walk(copy->body);
     moved.insert(original->name);
   }
-  if (!data_segment.empty()) {
-    auto* segment = first.getDataSegment(as_name(data_segment));
-    second.addDataSegment(std::make_unique<DataSegment>(*segment));
-    first.removeDataSegment(segment->name);
-  }
   auto table = as_name(table_name);
   used.add(ModuleItemKind::Table, table);
 
@@ -206,9 +198,7 @@ std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust
   exports.add(ModuleItemKind::Table, table, as_name(table_export));
   auto import_module = as_name(import_module_name);
   for (auto& [kind, name] : used.items) {
-    bool is_here = (kind == ModuleItemKind::Function && moved.count(name)) ||
-                   (kind == ModuleItemKind::DataSegment && second.getDataSegmentOrNull(name));
-    if (!is_here) {
+    if (kind != ModuleItemKind::Function || !moved.count(name)) {
       add_import(first, second, kind, name, import_module, exports.get(kind, name));
     }
   }

@@ -14,11 +14,6 @@ pub enum Error {
     AlreadyInstrumented(&'static str),
     #[error("the module has an export \"{0}\", a name that hosts drive forks by: rename that export")]
     ExportTaken(String),
-    #[error(
-        "the calls that can fork are too many to note which locals each needs: take functions off the fork path with \
-         --pass-arg=fork-instrument-removelist"
-    )]
-    MasksTooLarge,
     #[error("the module has no memory to save frames in: link it with a memory, or add one")]
     NoMemory,
     #[error(

@@ -25,16 +25,14 @@ pub const PUSH_GROUP: usize = 8;
 /// Slots of a function that can be in some frames and not in others, at most.
 pub const MASK_BITS: usize = 64;
 
-/// Bytes that are read at a mask, whatever its size.
-const MASK_READ: usize = 8;
+/// The masks of a function by site.
+pub type MasksBySite = Vec<u64>;
 
-/// Lays out the table of masks, and tells functions and epilogues where theirs are. A function's masks say which slots of
-/// [`FunctionPlan::sometimes`] a frame holds: a bit for each, the last slot's the lowest. Those of a function that fit in
-/// one number are not in the table, where each has the least number of bytes, by site, and functions with equal masks
-/// share them. Empty when it has none. `None` when the table is too large to be addressed.
-pub fn lay_out_masks(plans: &mut [FunctionPlan]) -> Option<Vec<u8>> {
-    let mut table: Vec<u8> = Vec::new();
-    let mut offsets: HashMap<Vec<u8>, usize> = HashMap::new();
+/// Tells functions and epilogues where their masks are. A function's masks say which slots of
+/// [`FunctionPlan::sometimes`] a frame holds: a bit for each, the last slot's the lowest. Gives those that do not fit in
+/// one number, for which there are to be functions, by number; functions with equal masks share them.
+pub fn lay_out_masks(plans: &mut [FunctionPlan]) -> Vec<MasksBySite> {
+    let mut numbers: HashMap<MasksBySite, u32> = HashMap::new();
     // Of the functions that share a number the first has the resume function.
     let mut owners: HashMap<FunctionNumber, usize> = HashMap::new();
     for index in 0..plans.len() {
@@ -49,24 +47,18 @@ pub fn lay_out_masks(plans: &mut [FunctionPlan]) -> Option<Vec<u8>> {
             continue;
         }
         owners.insert(plan.number, index);
-        plan.masks = Some(match packed(plan) {
-            Some(masks) => masks,
-            None => {
-                let offset = *offsets.entry(masks_by_site(plan)).or_insert_with_key(|masks| {
-                    table.extend(masks);
-                    table.len() - masks.len()
-                });
-                Masks::in_table(offset, plan.sometimes().len())?
-            }
-        });
+        plan.masks = Some(packed(plan).unwrap_or_else(|| {
+            let next = numbers.len() as u32;
+            let number = *numbers.entry(plan.sites().map(|site| mask(plan, site)).collect()).or_insert(next);
+            Masks::Function(number, plan.sometimes().len() as u32)
+        }));
         for epilogue in plan.epilogues.iter_mut().filter(|epilogue| epilogue.slots.iter().any(|slot| slot.1)) {
             epilogue.masks = plan.masks;
         }
     }
-    if !table.is_empty() {
-        table.extend([0; MASK_READ]);
-    }
-    Some(table)
+    let mut masks: Vec<(u32, MasksBySite)> = numbers.into_iter().map(|(masks, number)| (number, masks)).collect();
+    masks.sort_unstable();
+    masks.into_iter().map(|(_, masks)| masks).collect()
 }
 
 /// The mask of a site.
@@ -74,13 +66,7 @@ fn mask(plan: &FunctionPlan, site: Site) -> u64 {
     plan.mask(site).reverse_bits() >> (u64::BITS as usize - plan.sometimes().len())
 }
 
-fn masks_by_site(plan: &FunctionPlan) -> Vec<u8> {
-    let bytes = plan.sometimes().len().div_ceil(8);
-    plan.sites().flat_map(|site| mask(plan, site).to_le_bytes().into_iter().take(bytes)).collect()
-}
-
-/// All masks in one number. Nothing but the table can be read at a place that is computed, and only through memory,
-/// which V8 takes 90 nanoseconds for.
+/// All masks in one number, if they fit.
 fn packed(plan: &FunctionPlan) -> Option<Masks> {
     let bits = plan.sometimes().len();
     let fits = plan.landings.len() > 1 && plan.landings.len() * bits <= u64::BITS as usize;

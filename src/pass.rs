@@ -6,7 +6,6 @@ use std::sync::Mutex;
 use crate::abi;
 use crate::analysis;
 use crate::analysis::fork_path::{ForkPath, kind};
-use crate::analysis::frames::FrameKind;
 use crate::analysis::legacy::find_landing_in_catch;
 use crate::analysis::listing::Listing;
 use crate::analysis::references::{ReferenceRules, Refusal};
@@ -82,7 +81,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     transform::joins::add_markers(module, &runtime);
     let mut plans = make_plans(pass, module, &path, &functions, &options, &runtime)?;
     number_functions(&path, &functions, &mut plans);
-    let masks = lay_out_masks(&mut plans).ok_or(Error::MasksTooLarge)?;
+    let masks = lay_out_masks(&mut plans);
     let resumable: Vec<&FunctionPlan> = plans.iter().filter(|p| p.has_own_resume()).collect();
     let roots = find_roots(module, &path, &options);
 
@@ -306,7 +305,6 @@ fn make_plans<'m>(
     options: &Options,
     runtime: &Runtime,
 ) -> Result<Vec<FunctionPlan>, Error> {
-    let kind = if module.facts().bulk_memory { FrameKind::BySite } else { FrameKind::ByFunction };
     let rules = reference_rules(module, path, options);
     let plans: Vec<Mutex<Option<Result<FunctionPlan, Refusal<'m>>>>> =
         functions.iter().map(|_| Mutex::new(None)).collect();
@@ -316,8 +314,7 @@ fn make_plans<'m>(
         let joined = transform::joins::mark(module, runtime, &listing, &joins);
         // The plan makes another, of the marked body, and each can be larger than the body.
         drop(listing);
-        let plan =
-            |joined: &Joined| analysis::plan_function(module, path, function, options.replay, kind, &rules, joined);
+        let plan = |joined: &Joined| analysis::plan_function(module, path, function, options.replay, &rules, joined);
         let plan = plan(&joined).or_else(|refusal| {
             // What the function has to do with references may be different for each of the calls that meet.
             if joins.is_empty() {

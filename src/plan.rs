@@ -191,18 +191,8 @@ pub struct Epilogue {
 pub enum Masks {
     /// In one number, that of site 0 in the lowest bits; and the bits of each, at most 32.
     Packed(u64, u32),
-    /// In the table of masks. Bits 0 to 5 are the number of bits of a mask, less one; bits 6 to 31 the offset of the mask
-    /// of site 0.
-    InTable(u32),
-}
-
-impl Masks {
-    /// `None` if the offset is too large.
-    pub fn in_table(offset: usize, bits: usize) -> Option<Masks> {
-        debug_assert!((1..=64).contains(&bits));
-        let offset = u32::try_from(offset).ok().filter(|offset| *offset < 1 << 26)?;
-        Some(Masks::InTable(offset << 6 | (bits as u32 - 1)))
-    }
+    /// A function of ours gives them: which of these functions, and the bits of each, at most 64.
+    Function(u32, u32),
 }
 
 /// One local in a frame.

@@ -17,23 +17,18 @@ use crate::transform::runtime::{ResumeTable, Runtime};
 /// Moves the resume functions out of the module. Gives the second module's bytes, or text.
 pub fn separate<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, text: bool) -> Result<Vec<u8>, Error> {
     let ResumeTable::Table { name: table, base, .. } = &runtime.table else { return Err(Error::NoTableForSeparate) };
-    let ours = [runtime.mask_segment()];
-    let mut slots: Vec<String> = runtime.resume_names.clone();
-    slots.extend(runtime.mask_function_in_table());
-    let entries: Vec<(u64, String)> =
-        slots.iter().enumerate().map(|(i, name)| (base + i as u64, name.clone())).collect();
-    let can_move = |name: &&String| !module.uses_segments(module.function(name), &ours);
-    let mut moved: HashSet<Name> = slots.iter().filter(can_move).map(|name| Name::of(name)).collect();
+    let entries: Vec<(u64, String)> = (*base..).zip(runtime.table_functions()).collect();
+    let can_move = |name: &&String| !module.uses_segments(module.function(name));
+    let slots = entries.iter().map(|(_, name)| name);
+    let mut moved: HashSet<Name> = slots.filter(can_move).map(|name| Name::of(name)).collect();
     keep_what_others_call(module, &mut moved);
     let helpers = helpers_used_only_by(module, runtime, &moved);
     let names = module.functions().into_iter().map(|f| f.name());
     let functions: Vec<String> = names.filter(|n| moved.contains(n) || helpers.contains(n)).map(Name::text).collect();
-    let has_masks = runtime.mask_function_in_table().is_some();
     let placeholder = format!("{}{}", abi::RESUME_TABLE, "0".repeat(DIGEST_DIGITS));
     let mut second = module
         .split(&Split {
             functions: &functions,
-            data_segment: if has_masks { &ours[0] } else { "" },
             table,
             entries: &entries,
             import_module: abi::RESUME_MODULE,

@@ -10,17 +10,8 @@ use std::cmp::Reverse;
 use crate::frame::{MASK_BITS, slot_size};
 use crate::plan::{FunctionPlan, LocalIndex, Slot};
 
-/// How frames of different sites of one function differ.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FrameKind {
-    /// Each holds what its landing needs.
-    BySite,
-    /// All hold what any landing needs: for modules that cannot hold the table of masks.
-    ByFunction,
-}
-
 /// Fills in the slots.
-pub fn lay_out(plan: &mut FunctionPlan, kind: FrameKind) {
+pub fn lay_out(plan: &mut FunctionPlan) {
     let mut locals: Vec<LocalIndex> = plan.landings.iter().flat_map(|l| l.live.iter().copied()).collect();
     locals.sort_unstable();
     // How many landings need each local.
@@ -33,9 +24,8 @@ pub fn lay_out(plan: &mut FunctionPlan, kind: FrameKind) {
     }
     let landings = plan.landings.len();
     // A bit of the mask stands for one value, so a tuple is always there.
-    let is_always = |&(local, count): &(LocalIndex, usize)| {
-        kind == FrameKind::ByFunction || count == landings || plan.local_type(local).components().len() > 1
-    };
+    let is_always =
+        |&(local, count): &(LocalIndex, usize)| count == landings || plan.local_type(local).components().len() > 1;
     let (mut always, mut sometimes): (Vec<_>, Vec<_>) = uses.into_iter().partition(is_always);
     // The mask has room for those that are worth most: rarely needed, and large.
     let worth = |&(local, count): &(LocalIndex, usize)| {

@@ -26,7 +26,6 @@ pub fn plan_function<'m>(
     path: &ForkPath,
     function: Function<'m>,
     replay: Replay,
-    kind: frames::FrameKind,
     rules: &references::ReferenceRules,
     joined: &Joined,
 ) -> Result<FunctionPlan, Refusal<'m>> {
@@ -36,7 +35,7 @@ pub fn plan_function<'m>(
     rematerialize::carry_operands(&mut plan, &tree, module, replay);
     references::settle(&mut plan, &tree, module, function, rules)?;
     state_tests::place_tests(&mut plan, &tree, module, !path.is_shared());
-    frames::lay_out(&mut plan, kind);
+    frames::lay_out(&mut plan);
     slot_order::improve(&mut plan);
     epilogues::share(&mut plan, &tree);
     Ok(plan)

@@ -140,9 +140,4 @@ impl Module<'_> {
     pub fn table_segments(self) -> Vec<TableSegment> {
         bridge::list_table_segments(&self.pin())
     }
-
-    /// The bytes of a data segment.
-    pub fn data_segment(self, name: Name) -> Vec<u8> {
-        bridge::data_segment(&self.pin(), name.0)
-    }
 }

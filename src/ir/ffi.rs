@@ -43,7 +43,6 @@ pub mod bridge {
         /// Name of the start function; empty if there is none.
         start: String,
         reference_types: bool,
-        bulk_memory: bool,
         mutable_globals: bool,
         multivalue: bool,
         multimemory: bool,
@@ -265,7 +264,6 @@ pub mod bridge {
         fn name_text(name: usize) -> String;
         fn fold_constants(expression: usize, operands: &[u64], result: &mut u64) -> bool;
         fn list_table_segments(module: &Module) -> Vec<TableSegment>;
-        fn data_segment(module: &Module, name: usize) -> Vec<u8>;
 
         fn effects(module: Pin<&mut Module>, expression: usize) -> Effects;
         fn shallow_effects(module: Pin<&mut Module>, expression: usize) -> Effects;
@@ -302,7 +300,6 @@ pub mod bridge {
         fn put_functions_first(module: Pin<&mut Module>, functions: &[String]);
         fn add_function_table(module: Pin<&mut Module>, name: &str, functions: &[String]);
         fn extend_function_table(module: Pin<&mut Module>, name: &str, functions: &[String]) -> u64;
-        fn add_passive_data(module: Pin<&mut Module>, name: &str, data: &[u8]);
         fn get_function(module: Pin<&mut Module>, name: &str) -> *mut Function;
         fn function_name(func: &Function) -> String;
         fn add_local(func: Pin<&mut Function>, type_id: usize, name: &str) -> u32;
@@ -325,11 +322,10 @@ pub mod bridge {
         fn optimize_level(pass: &Pass) -> i32;
         fn shrink_level(pass: &Pass) -> i32;
 
-        fn uses_segments(func: &Function, except: &[String]) -> bool;
+        fn uses_segments(func: &Function) -> bool;
         fn split_module(
             first: Pin<&mut Module>,
             functions: &[String],
-            data_segment: &str,
             table: &str,
             entries: &[ResumeEntry],
             import_module: &str,

@@ -188,10 +188,6 @@ impl<'m> Module<'m> {
     }
 
     /// Adds a passive data segment.
-    pub fn add_passive_data(self, name: &str, data: &[u8]) {
-        bridge::add_passive_data(self.pin(), name, data);
-    }
-
     /// Removes functions that nothing uses.
     pub fn remove_functions(self, functions: &[String]) {
         bridge::remove_functions(self.pin(), functions);

@@ -9,8 +9,6 @@ pub struct SecondModule(cxx::UniquePtr<bridge::SecondModule>);
 /// What to move, and how the two modules meet.
 pub struct Split<'a> {
     pub functions: &'a [String],
-    /// A passive data segment that moves along; empty for none.
-    pub data_segment: &'a str,
     /// The resume table, and its slots: index and function.
     pub table: &'a str,
     pub entries: &'a [(u64, String)],
@@ -20,9 +18,9 @@ pub struct Split<'a> {
 }
 
 impl<'m> Module<'m> {
-    /// Whether the function uses data or element segments other than those named.
-    pub fn uses_segments(self, function: Function<'m>, except: &[String]) -> bool {
-        bridge::uses_segments(&function.pin(), except)
+    /// Whether the function uses data or element segments.
+    pub fn uses_segments(self, function: Function<'m>) -> bool {
+        bridge::uses_segments(&function.pin())
     }
 
     /// Moves functions to a new module that imports what they use from this one.
@@ -35,7 +33,6 @@ impl<'m> Module<'m> {
         bridge::split_module(
             self.pin(),
             split.functions,
-            split.data_segment,
             split.table,
             &entries,
             split.import_module,

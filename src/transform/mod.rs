@@ -131,7 +131,10 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
         let (build, helper) = (self.build, self.runtime.select_mask_helper(masks));
         match masks {
             Masks::Packed(masks, bits) => build.call(&helper, &[site, build.i64(masks), build.i32(bits)], Type::I32),
-            Masks::InTable(entry) => build.call(&helper, &[site, build.i32(entry)], Type::I32),
+            Masks::Function(number, bits) => {
+                let both = build.i32(number << 6 | (bits - 1));
+                build.call(&helper, &[site, both], Type::I32)
+            }
         }
     }
 

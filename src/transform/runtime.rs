@@ -3,12 +3,12 @@
 //! They are written as text and parsed by Binaryen. Sizes count more than speed here: nothing of it runs unless the
 //! program forks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
 
 use crate::abi::{self, BufferLayout};
 use crate::error::Error;
-use crate::frame::{FrameLayout, WIDE_SITE};
+use crate::frame::{FrameLayout, MasksBySite, WIDE_SITE};
 use crate::ir::{Builder, Expr, GlobalRow, Module, Type};
 use crate::options::Sharing;
 use crate::plan::{FunctionNumber, FunctionPlan, Masks};
@@ -51,8 +51,8 @@ pub struct Runtime {
     pub asserts: bool,
     /// Whether `rewind_begin` drops segments again.
     pub has_drops: bool,
-    /// Whether there is a table of masks.
-    has_masks: bool,
+    /// How many functions there are that give masks.
+    mask_functions: usize,
     /// Results with references in them; their position is in the names of the helpers for them.
     reference_results: Vec<Type>,
     state: String,
@@ -74,7 +74,7 @@ impl Runtime {
             sharing: Sharing::None,
             asserts: false,
             has_drops: false,
-            has_masks: false,
+            mask_functions: 0,
             reference_results: Vec::new(),
             state,
         }
@@ -107,7 +107,7 @@ impl Runtime {
     pub fn select_mask_helper(&self, masks: Masks) -> String {
         match masks {
             Masks::Packed(..) => self.name("unpack_mask"),
-            Masks::InTable(_) => self.name("select_mask"),
+            Masks::Function(..) => self.name("select_mask"),
         }
     }
 
@@ -116,10 +116,9 @@ impl Runtime {
         self.name("popped_mask")
     }
 
-    /// The function that looks masks up, when it is called through the resume table because it moves to the module of
-    /// the resume functions. It has the slot behind theirs.
-    pub fn mask_function_in_table(&self) -> Option<String> {
-        (self.separate && self.has_masks).then(|| self.name("look_mask_up"))
+    /// The functions that give masks by site, by number. In the resume table they come behind the resume functions.
+    pub fn mask_functions(&self) -> impl Iterator<Item = String> {
+        (0..self.mask_functions).map(|number| self.name(&format!("masks.{number}")))
     }
 
     /// The function that markers of joins call, by what the joined calls return.
@@ -134,12 +133,7 @@ impl Runtime {
 
     /// Functions of the resume table, in order.
     pub fn table_functions(&self) -> Vec<String> {
-        self.resume_names.iter().cloned().chain(self.mask_function_in_table()).collect()
-    }
-
-    /// The name of the data segment with the masks.
-    pub fn mask_segment(&self) -> String {
-        self.name("masks")
+        self.resume_names.iter().cloned().chain(self.mask_functions()).collect()
     }
 
     /// Pops function number and site; gives the site.
@@ -198,6 +192,20 @@ impl Runtime {
         self.name(&format!("default{}", self.suffix(results)))
     }
 
+    /// Where functions of ours are in a table of the program's, its code can call them with a wrong index: then they
+    /// trap, as that call did before.
+    fn guard_in_table<'m>(&self, build: Builder<'m>, body: Expr<'m>) -> Expr<'m> {
+        match &self.table {
+            ResumeTable::Table { name, .. } if !self.is_ours(name) => {
+                let is_normal =
+                    build.i32_eq(build.global_get(&self.state, Type::I32), build.i32(abi::State::Normal as u32));
+                let type_ = body.type_();
+                build.block(None, &[build.if_(is_normal, build.unreachable(), None), body], Some(type_))
+            }
+            _ => body,
+        }
+    }
+
     pub fn pointer(&self) -> Type {
         if self.memory.is64 { Type::I64 } else { Type::I32 }
     }
@@ -231,8 +239,8 @@ pub struct RuntimeNeeds {
     /// Type, masked or not, and count of each kind of push.
     pushes: BTreeSet<(Type, bool, usize)>,
     pops: BTreeSet<(Type, bool)>,
-    /// The table of masks; empty if no function has some there.
-    pub masks: Vec<u8>,
+    /// What the functions that give masks are to give.
+    pub masks: Vec<MasksBySite>,
     /// Whether a function has its masks in a number.
     has_packed_masks: bool,
     references: ReferenceNeeds,
@@ -311,9 +319,10 @@ impl RuntimeNeeds {
 
 /// Adds globals, helpers and transitions to the module, and exports the transitions.
 pub fn add<'m>(module: Module<'m>, runtime: &mut Runtime, needs: &RuntimeNeeds) -> Result<(), Error> {
-    runtime.has_masks = !needs.masks.is_empty();
-    if runtime.has_masks {
-        module.add_passive_data(&runtime.mask_segment(), &needs.masks);
+    runtime.mask_functions = needs.masks.len();
+    for (name, masks) in runtime.mask_functions().zip(&needs.masks) {
+        let chosen = runtime.guard_in_table(module.build(), choose_mask(module.build(), masks));
+        module.add_function(&name, Type::I32, Type::I64, chosen);
     }
     add_global_accessors(module, runtime, needs);
     needs.references.add_tables(module, |base| runtime.name(base));
@@ -383,6 +392,28 @@ fn add_global_accessors(module: Module<'_>, runtime: &Runtime, needs: &RuntimeNe
         let value = function.cast(module, build.local_get(0, type_.in_frame()), type_);
         function.set_body(build.global_set(&global.name, value));
     }
+}
+
+/// A `br_table` on the site, to each of the different masks.
+fn choose_mask<'m>(build: Builder<'m>, masks: &[u64]) -> Expr<'m> {
+    let mut different: Vec<u64> = Vec::new();
+    let mut numbers: HashMap<u64, usize> = HashMap::new();
+    let mut number_of = |mask: u64| {
+        *numbers.entry(mask).or_insert_with(|| {
+            different.push(mask);
+            different.len() - 1
+        })
+    };
+    let targets: Vec<String> = masks.iter().map(|&mask| format!("mask.{}", number_of(mask))).collect();
+    let [targets @ .., default] = targets.as_slice() else { unreachable!("a function with masks has sites") };
+    let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+    let mut code = vec![build.switch(&targets, default, build.local_get(0, Type::I32))];
+    for (number, &mask) in different.iter().enumerate() {
+        let block = build.block(Some(&format!("mask.{number}")), &code, Some(Type::NONE));
+        let mask = build.i64(mask);
+        code = vec![block, if number + 1 < different.len() { build.return_(Some(mask)) } else { mask }];
+    }
+    build.block(None, &code, Some(Type::I64))
 }
 
 /// The internal name of an exported transition.

@@ -49,7 +49,6 @@ pub enum Op {
         offset: u64,
         bytes: u32,
     },
-    MemoryInit(Name),
     Call {
         function: Name,
         call: Call,
@@ -474,7 +473,6 @@ impl Flattener {
                 type_: data.type_(),
             },
             Kind::Store => Op::Store { memory: name(), offset: data.value, bytes: data.bytes },
-            Kind::MemoryInit => Op::MemoryInit(name()),
             Kind::Call => Op::Call { function: name(), call },
             Kind::CallIndirect => {
                 Op::CallIndirect { table: name(), call: Call { arguments: operands.saturating_sub(1), ..call } }

@@ -298,7 +298,6 @@ impl<'a, 'm> Machine<'a, 'm> {
                 self.stack.push(value);
             }
             Op::Store { offset, bytes, .. } => self.store(row, offset, bytes)?,
-            Op::MemoryInit(segment) => self.init(row, segment)?,
             Op::Call { function, call } => return self.call(row, function, call),
             Op::CallIndirect { table, call } => return self.call_indirect(row, table, call),
             Op::CallRef(call) => {
@@ -433,22 +432,6 @@ impl<'a, 'm> Machine<'a, 'm> {
         }
         let address = self.place_in_memory(row, offset)?;
         if self.state.memory.store(address, bytes, value) { Ok(()) } else { Err(Fault::Outside(self.address(row))) }
-    }
-
-    fn init(&mut self, row: u32, segment: Name) -> Result<(), Fault> {
-        let operands = self.pop_several(3);
-        if self.is_own() {
-            return self.noticed(row).map(drop);
-        }
-        let known: Option<Vec<u64>> = operands.iter().map(|v| v.bits()).collect();
-        let Some(&[address, offset, count]) = known.as_deref() else {
-            return Err(Fault::Undecided(self.address(row)));
-        };
-        let bytes = self.world.segments.get(&segment).and_then(|s| s.get(offset as usize..)?.get(..count as usize));
-        match bytes {
-            Some(bytes) if self.state.memory.set_bytes(address, bytes) => Ok(()),
-            _ => Err(Fault::Outside(self.address(row))),
-        }
     }
 
     fn call(&mut self, row: u32, function: Name, call: Call) -> Result<Option<Stop>, Fault> {

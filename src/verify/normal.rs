@@ -153,10 +153,6 @@ impl Visit<'_, '_> {
                 self.uses_state()?;
                 (2, None)
             }
-            Op::MemoryInit(_) => {
-                self.uses_state()?;
-                (3, None)
-            }
             Op::Call { function, call } => {
                 if self.normal.resume.contains(&function) {
                     return Err(Problem::FramesWhileNormal);

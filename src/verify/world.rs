@@ -40,8 +40,6 @@ pub struct World<'m> {
     pub constants: HashSet<Name>,
     /// The globals that the program had.
     pub programs_globals: HashSet<Name>,
-    /// Passive data segments that added functions use.
-    pub segments: HashMap<Name, Vec<u8>>,
     tables: Vec<Segment>,
     /// Exported functions, by the export's name.
     pub exports: HashMap<String, Name>,
@@ -85,7 +83,6 @@ impl<'m> World<'m> {
             references,
             constants: globals.iter().filter(|g| !g.mutable_).map(|g| Name::of(&g.name)).collect(),
             programs_globals: before.globals.iter().map(|g| Name::of(g)).collect(),
-            segments: segments(module, &bodies),
             added: bodies,
             tables: tables.collect(),
             exports,
@@ -220,11 +217,4 @@ fn translates(body: &Body) -> Option<Reference> {
         [Type::I32] if is_reference(body.results) => Some(Reference::Decode),
         _ => None,
     }
-}
-
-/// The data that added functions use.
-fn segments(module: Module<'_>, bodies: &HashMap<Name, Body>) -> HashMap<Name, Vec<u8>> {
-    let instructions = bodies.values().flat_map(|body| &body.instructions);
-    let used = instructions.filter_map(|i| if let Op::MemoryInit(segment) = i.op { Some(segment) } else { None });
-    used.map(|name| (name, module.data_segment(name))).collect()
 }

@@ -89,6 +89,20 @@
     (call $note (local.get $n))
     (global.set $count (local.get $n)))
 
+  ;; More locals that only some frames hold than one number has masks for.
+  (func $many (param $n i32) (result i32)
+    (local $a i32) (local $b i32) (local $c i32) (local $d i32) (local $e i32) (local $f i32) (local $g i32) (local $h i32) (local $i i32)
+    (local.set $a (call $leaf (local.get $n)))
+    (local.set $b (call $leaf (local.get $n)))
+    (local.set $c (call $leaf (local.get $n)))
+    (local.set $d (call $leaf (local.get $n)))
+    (local.set $e (call $leaf (local.get $n)))
+    (local.set $f (call $leaf (local.get $n)))
+    (local.set $g (call $leaf (local.get $n)))
+    (local.set $h (call $leaf (local.get $n)))
+    (local.set $i (call $leaf (local.get $n)))
+    (i32.add (i32.add (i32.add (i32.add (i32.add (i32.add (i32.add (i32.add (local.get $a) (local.get $b)) (local.get $c)) (local.get $d)) (local.get $e)) (local.get $f)) (local.get $g)) (local.get $h)) (local.get $i)))
+
   (func $run (export "run") (result i32)
     (call $loop (i32.const 2))
     (call $apart (i32.const 3))

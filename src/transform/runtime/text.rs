@@ -127,6 +127,9 @@ impl<'a> Text<'a> {
             self.line(&line);
         }
         if self.runtime.table == ResumeTable::Switch {
+            for (i, name) in self.runtime.mask_functions().enumerate() {
+                self.line(&format!("(import \"\" \"m{i}\" (func {} (param i32) (result i64)))", quoted(&name)));
+            }
             for (i, (name, results)) in self.needs.resumable.iter().enumerate() {
                 let line = format!("(import \"\" \"f{i}\" (func {} {}))", quoted(name), result_clause(*results));
                 self.line(&line);
@@ -142,10 +145,6 @@ impl<'a> Text<'a> {
             let (pushed, popped) = (self.id("pushed_mask"), self.id("popped_mask"));
             self.line(&format!("(global {pushed} (mut i64) (i64.const 0))"));
             self.line(&format!("(global {popped} (mut i64) (i64.const 0))"));
-        }
-        if !self.needs.masks.is_empty() {
-            let segment = quoted(&self.runtime.mask_segment());
-            self.line(&format!("(data {segment} \"\")"));
         }
     }
 
@@ -487,45 +486,34 @@ impl<'a> Text<'a> {
         )
     }
 
-    /// Looks a site's mask up. The segment can only be read through memory: through the first eight bytes of the
-    /// buffer, which are put back. Slots are pushed from the mask's highest bit on, and popped from its lowest on.
+    /// Makes what a mask function gives for the site the current mask. Slots are pushed from the mask's highest bit on,
+    /// and popped from its lowest on.
     fn select_mask(&mut self) {
-        let memory = self.memory.clone();
         let (pushed, popped) = (self.id("pushed_mask"), self.id("popped_mask"));
-        let mut name = quoted(&self.runtime.select_mask_helper(Masks::InTable(0)));
-        if let (Some(function), ResumeTable::Table { name: table, base, is64 }) =
-            (self.runtime.mask_function_in_table(), &self.runtime.table)
-        {
-            let index = base + self.runtime.resume_names.len() as u64;
-            let index = format!("({}.const {index})", if *is64 { "i64" } else { "i32" });
-            self.line(&format!(
-                "(func {name} (param $site i32) (param $masks i32) (result i32)
-  (call_indirect {} (param i32 i32) (result i32) (local.get $site) (local.get $masks) {index}))",
-                quoted(table)
-            ));
-            name = quoted(&function);
-        }
-        let guard = match self.runtime.mask_function_in_table() {
-            Some(_) => self.trap_below(abi::State::Unwinding),
-            None => String::new(),
+        let name = quoted(&self.runtime.select_mask_helper(Masks::Function(0, 0)));
+        let number = "(i32.shr_u (local.get $masks) (i32.const 6))";
+        let mask = match &self.runtime.table {
+            ResumeTable::Table { name: table, base, is64 } => {
+                let first = base + self.runtime.resume_names.len() as u64;
+                let index = self.in_frames(&format!("(i32.add {number} (i32.const {first}))"));
+                let index = if *is64 { format!("(i64.extend_i32_u {index})") } else { index };
+                format!("(call_indirect {} (param i32) (result i64) (local.get $site) {index})", quoted(table))
+            }
+            ResumeTable::Switch => {
+                let functions: Vec<String> = self.runtime.mask_functions().collect();
+                let labels: String = (0..functions.len()).map(|i| format!(" $m{i}")).collect();
+                let blocks: String = (0..functions.len()).rev().map(|i| format!("(block $m{i} ")).collect();
+                let call = |f: &String| format!("(br $mask (call {} (local.get $site)))", quoted(f));
+                let calls: String = functions.iter().map(|f| format!(")\n    {}", call(f))).collect();
+                format!("(block $mask (result i64)\n    {blocks}(br_table {labels} {number}){calls})")
+            }
         };
-        let segment = quoted(&self.runtime.mask_segment());
-        let buffer = format!("(global.get {})", self.id("buffer"));
         self.line(&format!(
-            "(func {name} (param $site i32) (param $masks i32) (result i32)
-  (local $saved i64) (local $last_bit i32) (local $unused_bits i64)
-  {guard}
-  (local.set $saved (i64.load {memory} align=1 {buffer}))
-  (local.set $last_bit (i32.and (local.get $masks) (i32.const 63)))
-  (memory.init {memory} {segment} {buffer}
-    (i32.add (i32.shr_u (local.get $masks) (i32.const 6))
-      (i32.mul (local.get $site) (i32.add (i32.shr_u (local.get $last_bit) (i32.const 3)) (i32.const 1))))
-    (i32.const 8))
-  (global.set {pushed}
-    (i64.shl (i64.load {memory} align=1 {buffer})
-      (local.tee $unused_bits (i64.extend_i32_u (i32.sub (i32.const 63) (local.get $last_bit))))))
+            "(func {name} (param $site i32) (param $masks i32) (result i32) (local $unused_bits i64)
+  (local.set $unused_bits
+    (i64.extend_i32_u (i32.sub (i32.const 63) (i32.and (local.get $masks) (i32.const 63)))))
+  (global.set {pushed} (i64.shl {mask} (local.get $unused_bits)))
   (global.set {popped} (i64.shr_u (global.get {pushed}) (local.get $unused_bits)))
-  (i64.store {memory} align=1 {buffer} (local.get $saved))
   (local.get $site))",
         ));
     }
@@ -557,13 +545,19 @@ impl<'a> Text<'a> {
         for i in 0..count {
             text += &format!(" (param $v{i} {value_type})");
         }
-        text += &format!(" (result i32) (local $at {ptr}) (local $code i32) (local $mask i64)\n");
+        text += " (result i32)";
         if is_number {
-            text += &format!("  (local.set $at (global.get {position}))\n");
+            text += &format!(" (local $at {ptr})");
+        } else {
+            text += " (local $code i32)";
         }
         if masked {
-            text += &format!("  (local.set $mask (global.get {mask}))\n");
+            text += &format!(" (local $mask i64)\n  (local.set $mask (global.get {mask}))");
         }
+        if is_number {
+            text += &format!("\n  (local.set $at (global.get {position}))");
+        }
+        text.push('\n');
         for i in 0..count {
             let offset = if is_number && !masked { i as u32 * size } else { 0 };
             let mut value = format!("(local.get $v{i})");
