@@ -20,7 +20,7 @@ pub const NO_SITE: i32 = -1;
 /// Sites below this take one byte.
 pub const WIDE_SITE: u32 = 255;
 /// Locals of one type that a push helper takes at once, at most.
-pub const PUSH_GROUP: usize = 8;
+pub const PUSH_GROUP: usize = 4;
 
 /// Slots of a function that can be in some frames and not in others, at most.
 pub const MASK_BITS: usize = 64;

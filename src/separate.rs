@@ -42,7 +42,7 @@ pub fn separate<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, text:
 }
 
 /// Hexadecimal digits of the digest in the table's name.
-const DIGEST_DIGITS: usize = 16;
+const DIGEST_DIGITS: usize = 12;
 
 fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(DIGEST_DIGITS / 2).map(|byte| format!("{byte:02x}")).collect()
