@@ -46,9 +46,10 @@ test-demo: tools build
 	scripts/demo >$(TARGET)/demo.log
 	tail -n "$$(wc -l <examples/pipeline.expected)" $(TARGET)/demo.log | cmp - examples/pipeline.expected
 
-# SQLite, with 32-bit and with 64-bit memory, forks at every write, into a buffer of another size each time.
+# SQLite, with 32-bit and with 64-bit memory, and without newer features, forks at every write, into a buffer of another
+# size each time.
 test-sizes: tools build
-	AFTER=nothing LEVELS=O2 ENGINES=wasmtime SCHEDULES=sizes scripts/test-programs sqlite sqlite-wasm64
+	AFTER=nothing LEVELS=O2 ENGINES=wasmtime SCHEDULES=sizes scripts/test-programs sqlite sqlite-mvp sqlite-wasm64
 
 # The tool writes the same bytes however it was compiled.
 test-profiles: tools build
