@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wasmtime::{
     AsContextMut, Caller, Engine, ExnRef, ExnRefPre, ExnType, Func, FuncType, Instance, Memory, Module, Result, Store,
-    Tag, TagType, Val, bail, format_err,
+    StoreLimits, StoreLimitsBuilder, Tag, TagType, Val, bail, format_err,
 };
 
 use super::answers;
@@ -41,6 +41,7 @@ pub(super) struct Spec {
     pub limit: super::Limit,
     pub strict: bool,
     pub trace_limit: usize,
+    pub memory_limit: usize,
 }
 
 /// Which sides of a fork are followed.
@@ -135,11 +136,14 @@ pub(super) struct World {
     pub resume_instance: Option<Instance>,
     /// The start function runs in an instance that is not the first: it hears what it heard then.
     pub start_answers: Option<std::vec::IntoIter<Vec<Value>>>,
+    pub limits: StoreLimits,
 }
 
 impl World {
     pub fn new(spec: Arc<Spec>, journal: Journal, wasi: wasi::State) -> Self {
+        let limits = StoreLimitsBuilder::new().memory_size(spec.memory_limit).build();
         Self {
+            limits,
             spec,
             journal,
             wasi,

@@ -184,6 +184,7 @@ fn new_store(world: World, deadline: Option<Instant>) -> Result<Store<World>> {
         (rest.as_millis() / TICK.as_millis()) as u64 + 1
     });
     store.set_epoch_deadline(ticks);
+    store.limiter(|world| &mut world.limits);
     Ok(store)
 }
 

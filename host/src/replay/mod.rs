@@ -165,6 +165,8 @@ pub struct Replay<'a> {
     pub dirs: Vec<(String, String)>,
     /// How many events the trace keeps in full; beyond, it only hashes and counts them.
     pub trace_limit: usize,
+    /// Bytes beyond which no memory grows, in the original and in the instrumented module alike.
+    pub memory_limit: usize,
 }
 
 impl<'a> Replay<'a> {
@@ -191,6 +193,7 @@ impl<'a> Replay<'a> {
             program_args: vec!["program".to_owned()],
             dirs: Vec::new(),
             trace_limit: 100_000,
+            memory_limit: usize::MAX,
         }
     }
 

@@ -85,6 +85,7 @@ fn prepare(replay: &Replay<'_>) -> Result<Spec> {
         limit: replay.limit,
         strict: replay.strict,
         trace_limit: replay.trace_limit,
+        memory_limit: replay.memory_limit,
         module,
     })
 }
