@@ -183,6 +183,9 @@ bool fold_constants(size_t address, rust::Slice<const uint64_t> operands, uint64
   if (auto* binary = curr->dynCast<Binary>()) {
     Binary copy = *binary;
     copy.left = &first;
+    if (operands.size() == 1) {
+      return binary->right->is<Const>() && make(first, binary->left, 0) && run(&copy);
+    }
     copy.right = &second;
     return operands.size() == 2 && make(first, binary->left, 0) && make(second, binary->right, 1) && run(&copy);
   }

@@ -13,6 +13,7 @@
 //! (br_if $l (call $g))                ;; the callee returns zero: the test comes behind the br_if
 //! (if (call $g) (then …))             ;; likewise: (else TEST)
 //! (br_if $l (i32.eqz (call $g)))      ;; or (if (i32.eqz (call $g)) (then TEST (br $l)))
+//! (br_if $l (i32.lt_s (call $g) (i32.const 0)))  ;; likewise: behind it
 //! (if (i32.lt_s (local.get $x) (call $g)) …)     ;; in place: … (br_if $landing (call $g) (global.get $state)) …
 //! ```
 
@@ -70,47 +71,55 @@ fn find_place(plan: &FunctionPlan, tree: &Tree, module: Module<'_>, site: Site, 
     // What the value is while the function unwinds, where that is known.
     let mut value = (returns_zero && landing.callee != Callee::Entry && landing.result.is_numeric()).then_some(0);
     let mut current = tree.landing_row(site);
-    let mut tee = None;
+    // Where the test goes if none of what is further out works.
+    let mut fallback = None;
     loop {
         let region = tree.region(current).expect("a landing and what is around it are regions");
         let node = tree.node(current);
         if node.type_() == Type::NONE {
             return Place::After(region);
         }
-        let fallback = tee.map_or(Place::Here, Place::InTee);
-        let Some(parent) = tree.parent(current) else { return fallback };
+        let Some(parent) = tree.parent(current) else { return fallback.unwrap_or(Place::Here) };
         let parent_node = tree.node(parent);
         let parent_region = tree.region(parent).expect("what is around a landing is a region");
         let is_last = tree.next_sibling(current).is_none();
         if parent_node.kind().is_control_flow() || parent_node.kind() == Kind::Break && is_last {
-            return find_way(tree, parent, current, value).map_or(fallback, |way| match way {
-                None => Place::After(parent_region),
-                Some(way) => Place::Behind(parent_region, way),
-            });
+            return match find_way(tree, parent, current, value) {
+                None => fallback.unwrap_or(Place::Here),
+                Some(None) => Place::After(parent_region),
+                Some(Some(way)) => Place::Behind(parent_region, way),
+            };
         }
         let plan_region = plan.region(parent_region);
         if let Some(carried) = plan_region.carried(node.child) {
             debug_assert!(matches!(carried.carry, Carry::Spill(..)), "an operand with a landing is spilled");
-            return Place::InSpill(parent_region, node.child);
+            let in_spill = Place::InSpill(parent_region, node.child);
+            return fallback.filter(|place| matches!(place, Place::Before(..))).unwrap_or(in_spill);
         }
         debug_assert!(
             plan_region.landing.is_none_or(|s| plan.landing(s).callee != Callee::Entry),
             "all operands of an entry are carried"
         );
-        if tree.children(parent).len() as u32 > node.child + 1 {
-            return Place::Before(parent_region, node.child + 1);
-        }
         if parent_node.kind() == Kind::LocalSet {
             if live.binary_search(&parent_node.local).is_ok() {
-                return fallback;
+                return fallback.unwrap_or(Place::Here);
             }
-            if parent_node.type_() != Type::NONE && tee.is_none() {
-                tee = Some(parent_region);
+            if parent_node.type_() != Type::NONE && fallback.is_none() {
+                fallback = Some(Place::InTee(parent_region));
             }
-        } else if !is_harmless(tree, module, parent) {
-            return fallback;
         } else {
-            value = value.filter(|_| parent_node.kind() == Kind::Unary).and_then(|v| parent_node.expr().fold(&[v]));
+            let folded = value.filter(|_| node.child == 0).and_then(|v| parent_node.expr().fold(&[v]));
+            if !is_last {
+                let before = Place::Before(parent_region, node.child + 1);
+                if folded.is_none() {
+                    return before;
+                }
+                fallback = Some(before);
+            }
+            if !is_harmless(tree, module, parent) {
+                return fallback.unwrap_or(Place::Here);
+            }
+            value = folded;
         }
         current = parent;
     }

@@ -354,7 +354,9 @@ impl<'m> Rewriter<'_, 'm> {
     ) -> Expr<'m> {
         let build = self.build();
         let effects = self.cx.module.effects(condition);
-        let harmless = !(effects.calls || effects.traps || effects.side_effects || effects.generative);
+        // A reference that the frame does not hold is null, whatever its type in the original.
+        let can_be_null = effects.reads.iter().all(|&local| self.cx.plan.local_type(local).is_defaultable());
+        let harmless = !(effects.calls || effects.traps || effects.side_effects || effects.generative) && can_be_null;
         if harmless && lead_in.is_empty() {
             match (then, otherwise) {
                 (true, false) => return build.i32_or(condition, self.rewinding()),

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::abi;
 use crate::frame::{WIDE_SITE, slot_size};
-use crate::ir::{CodeRow, Function, Kind, Name, Type};
+use crate::ir::{CodeRow, Function, Hierarchy, Kind, Name, Type};
 use crate::plan::{Callee, FunctionPlan, Site, Slot};
 use crate::verify::Landings;
 use crate::verify::body::{Body, Place};
@@ -301,7 +301,9 @@ impl<'a, 'm> Checker<'a, 'm> {
         }
         self.set_state(&mut fresh, kind);
         let rules = Rules::Harmless { rebuilds: !self.plan.rebuilds.is_empty() };
-        let locals = vec![Value::Unknown; self.resume.locals.len()];
+        // References are null until they are set, which is not what the program had there.
+        let unset = |type_: &Type| if type_.hierarchy() == Hierarchy::None { Value::Unknown } else { Value::Null };
+        let locals = self.resume.locals.iter().map(unset).collect();
         Machine::new(world, fresh, &self.resume, Place { at: 0, height: 0 }, locals, rules).with_ways(&self.ways)
     }
 

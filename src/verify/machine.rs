@@ -328,7 +328,7 @@ impl<'a, 'm> Machine<'a, 'm> {
                 };
                 self.stack.push(value);
             }
-            Op::Cast => {}
+            Op::Cast => self.cast(row)?,
             Op::Other { operands, result } => {
                 let operands = self.pop_several(operands);
                 let value = self.other(row, &operands)?;
@@ -336,6 +336,13 @@ impl<'a, 'm> Machine<'a, 'm> {
             }
         }
         Ok(None)
+    }
+
+    /// The value stays the same, if it can be of the type.
+    fn cast(&mut self, row: u32) -> Result<(), Fault> {
+        let is_null = self.stack.last() == Some(&Value::Null);
+        let takes_null = self.activation().body.row(row).type_().is_defaultable();
+        if is_null && !takes_null { Err(Fault::Trap(self.address(row))) } else { Ok(()) }
     }
 
     /// Where the function goes on that has just been told to read a local with this value, if it does nothing on the way.
