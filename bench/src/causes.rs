@@ -85,7 +85,7 @@ fn second(resume: &[u8]) -> Result<Causes> {
     let mut add = |cause: &str, bytes: f64| *causes.entry(cause.to_owned()).or_default() += bytes;
     for (name, size, body) in bodies_of(resume, &names)? {
         if !name.ends_with(".resume") {
-            add("helpers", size as f64);
+            add(if name.starts_with("fork.masks.") { "masks by site" } else { "helpers" }, size as f64);
             continue;
         }
         let mut rest = size as f64;
