@@ -301,8 +301,7 @@ impl<'a, 'm> Checker<'a, 'm> {
         }
         self.set_state(&mut fresh, kind);
         let rules = Rules::Harmless { rebuilds: !self.plan.rebuilds.is_empty() };
-        // References are null until they are set, which is not what the program had there.
-        let unset = |type_: &Type| if type_.hierarchy() == Hierarchy::None { Value::Unknown } else { Value::Null };
+        let unset = |type_: &Type| if type_.hierarchy() == Hierarchy::None { Value::Unknown } else { Value::Unset };
         let locals = self.resume.locals.iter().map(unset).collect();
         Machine::new(world, fresh, &self.resume, Place { at: 0, height: 0 }, locals, rules).with_ways(&self.ways)
     }

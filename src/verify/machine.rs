@@ -340,9 +340,9 @@ impl<'a, 'm> Machine<'a, 'm> {
 
     /// The value stays the same, if it can be of the type.
     fn cast(&mut self, row: u32) -> Result<(), Fault> {
-        let is_null = self.stack.last() == Some(&Value::Null);
+        let is_unset = self.stack.last() == Some(&Value::Unset);
         let takes_null = self.activation().body.row(row).type_().is_defaultable();
-        if is_null && !takes_null { Err(Fault::Trap(self.address(row))) } else { Ok(()) }
+        if is_unset && !takes_null { Err(Fault::Trap(self.address(row))) } else { Ok(()) }
     }
 
     /// Where the function goes on that has just been told to read a local with this value, if it does nothing on the way.

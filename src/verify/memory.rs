@@ -14,6 +14,8 @@ pub enum Value {
     /// Some number other than zero.
     NonZero,
     Null,
+    /// What a reference holds that was not set: null, whatever its type says.
+    Unset,
     /// What a local of the function held when it was suspended; of a tuple, a component.
     Local(LocalIndex, u8),
     /// The number that stands for such a reference in a frame.

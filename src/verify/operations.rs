@@ -25,7 +25,7 @@ impl Machine<'_, '_> {
                 Value::Local(local, component) => (1, local, component).hash(&mut hasher),
                 Value::Encoded(local, component) => (2, local, component).hash(&mut hasher),
                 Value::Computed(name) => (3, name).hash(&mut hasher),
-                Value::NonZero | Value::Unknown => return Value::Unknown,
+                Value::NonZero | Value::Unset | Value::Unknown => return Value::Unknown,
             }
         }
         Value::Computed(hasher.finish())
