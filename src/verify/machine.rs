@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::ir::{Expr, Name, Type};
+use crate::ir::{Expr, Kind, Name, Type};
 use crate::plan::LocalIndex;
 use crate::verify::body::{Body, Call, Instruction, Op, Place, Target};
 use crate::verify::memory::{Memory, Value};
@@ -398,7 +398,20 @@ impl<'a, 'm> Machine<'a, 'm> {
 
     fn decide(&mut self, row: u32) -> Result<bool, Fault> {
         let condition = self.pop();
-        condition.truth().ok_or_else(|| Fault::Undecided(self.address(row)))
+        if let Some(truth) = condition.truth() {
+            return Ok(truth);
+        }
+        // An operand that is computed again can choose by what the frame holds between references, which trap as far as
+        // their types say if they are null. The other one is not looked at.
+        let is_restored = matches!(condition, Value::Local(..) | Value::Computed(_));
+        if is_restored && self.is_own() && matches!(self.rules, Rules::Harmless { .. }) {
+            let chosen = self.activation().body.row(row);
+            let is_value = chosen.kind() == Kind::If && chosen.type_().is_concrete();
+            if is_value && self.world.module.effects(chosen.expr()).traps {
+                return Ok(true);
+            }
+        }
+        Err(Fault::Undecided(self.address(row)))
     }
 
     /// The value of an operation of the function itself that can be noticed: only if anything goes.
