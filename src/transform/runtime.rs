@@ -192,18 +192,20 @@ impl Runtime {
         self.name(&format!("default{}", self.suffix(results)))
     }
 
-    /// Where functions of ours are in a table of the program's, its code can call them with a wrong index: then they
-    /// trap, as that call did before.
+    /// Whether functions of ours are in a table of the program's. Its code can call them there with a wrong index: then
+    /// they must trap, as that call did before.
+    fn is_in_programs_table(&self) -> bool {
+        matches!(&self.table, ResumeTable::Table { name, .. } if !self.is_ours(name))
+    }
+
+    /// The body of a function in the resume table that nothing calls while the state is normal.
     fn guard_in_table<'m>(&self, build: Builder<'m>, body: Expr<'m>) -> Expr<'m> {
-        match &self.table {
-            ResumeTable::Table { name, .. } if !self.is_ours(name) => {
-                let is_normal =
-                    build.i32_eq(build.global_get(&self.state, Type::I32), build.i32(abi::State::Normal as u32));
-                let type_ = body.type_();
-                build.block(None, &[build.if_(is_normal, build.unreachable(), None), body], Some(type_))
-            }
-            _ => body,
+        if !self.is_in_programs_table() {
+            return body;
         }
+        let is_normal = build.i32_eq(build.global_get(&self.state, Type::I32), build.i32(abi::State::Normal as u32));
+        let type_ = body.type_();
+        build.block(None, &[build.if_(is_normal, build.unreachable(), None), body], Some(type_))
     }
 
     pub fn pointer(&self) -> Type {

@@ -368,16 +368,15 @@ impl<'a> Text<'a> {
         self.line(&format!("(func {name} (param $function i32)\n  {})", checks.join("\n  ")));
     }
 
-    /// Where functions of ours are in a table of the program's, its code can call them with a wrong index: then they trap,
-    /// as that call did before.
-    fn trap_below(&self, state: abi::State) -> String {
-        match &self.runtime.table {
-            ResumeTable::Table { name, .. } if !self.runtime.is_ours(name) => format!(
+    /// At the start of what resume functions begin with, if the program's code can call these.
+    fn trap_unless_rewinding(&self) -> String {
+        match self.runtime.is_in_programs_table() {
+            true => format!(
                 "(if (i32.lt_u (global.get {}) (i32.const {})) (then (unreachable)))\n  ",
                 self.id("state"),
-                state as u32
+                abi::State::Rewinding as u32
             ),
-            _ => String::new(),
+            false => String::new(),
         }
     }
 
@@ -386,7 +385,7 @@ impl<'a> Text<'a> {
         let (ptr, memory) = (self.ptr, self.memory.clone());
         let (position, sites) = (self.id("position"), self.needs.sites);
         let bytes = i64::from(self.needs.layout.function_bytes);
-        let guard = self.trap_below(abi::State::Rewinding);
+        let guard = self.trap_unless_rewinding();
         let set_back = |from: &str, bytes: i64| {
             format!("(global.set {position} (local.tee $at ({ptr}.sub {from} ({ptr}.const {bytes}))))")
         };
