@@ -136,6 +136,13 @@ pub enum Callee {
     NextFrame,
 }
 
+impl Callee {
+    /// Whether a frame of its own says where it is resumed; an entry import is called again.
+    pub fn is_resumed(self) -> bool {
+        self != Callee::Entry
+    }
+}
+
 /// What becomes of the callee's value while the state is tested in place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InPlace {

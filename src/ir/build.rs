@@ -221,6 +221,11 @@ impl<'m> Builder<'m> {
         Expr::from_raw(unsafe { c::BinaryenUnary(self.raw(), c::BinaryenEqZInt64(), value.raw()) })
     }
 
+    pub fn i32_eqz(self, value: Expr<'m>) -> Expr<'m> {
+        // SAFETY: the operand is of this module, and an i32.
+        Expr::from_raw(unsafe { c::BinaryenUnary(self.raw(), c::BinaryenEqZInt32(), value.raw()) })
+    }
+
     pub fn i32_eq(self, left: Expr<'m>, right: Expr<'m>) -> Expr<'m> {
         self.binary(unsafe { c::BinaryenEqInt32() }, left, right)
     }

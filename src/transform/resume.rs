@@ -47,7 +47,7 @@ pub fn write<'m>(
         resume.add_local(type_, "fork.operand");
     }
     let site = (plan.landings.len() > 1).then(|| resume.add_local(Type::I32, "fork.site"));
-    let mut rewriter = Rewriter { cx: FunctionCx::resume(module, resume, plan, runtime), original, site };
+    let mut rewriter = Rewriter { cx: FunctionCx::resume(module, resume, plan, runtime), original, site, onward: Vec::new() };
     let body = rewriter.rewrite(root, original.body(), Entry::Rewinding, Vec::new());
     body.finalize();
 
@@ -86,13 +86,42 @@ pub fn write<'m>(
     resume.refinalize(module);
 }
 
+/// Whether sites beyond the region can be told from its own inside of it: its first part comes first.
+fn passes_on(region: &Region, plan: &FunctionPlan) -> bool {
+    let Some(&(child, _)) = region.parts.first() else { return false };
+    match region.kind {
+        RegionKind::Block => true,
+        RegionKind::If => child > 0,
+        RegionKind::Loop | RegionKind::Try => false,
+        RegionKind::Operands => {
+            child == 0 && region.carried(0).is_none() && region.landing.is_none_or(|site| !plan.landing(site).callee.is_resumed())
+        }
+    }
+}
+
 /// Makes code of the resume function out of code of the original, which stays as it is: what is dropped is never copied.
 struct Rewriter<'a, 'm> {
     cx: FunctionCx<'a, 'm>,
     original: Function<'m>,
     /// The local with the site that is resumed, if there are several.
     site: Option<u32>,
+    /// Where sites beyond the region that is rewritten next go on: that is decided in front of it, or inside where a
+    /// choice has to be made anyway.
+    onward: Vec<Onward>,
 }
+
+/// Sites from one on, up to those of the next that is listed, go on at a label.
+struct Onward {
+    from: u32,
+    label: String,
+}
+
+/// Bytes of a comparison with a site and of a branch by it.
+const COMPARISON_BYTES: u32 = 7;
+/// Bytes of a `br_table`, besides one for each target, and of the block for the sites that stay.
+const TABLE_BYTES: u32 = 9;
+/// Bytes of subtracting the first site.
+const BASE_BYTES: u32 = 3;
 
 impl<'m> Rewriter<'_, 'm> {
     fn build(&self) -> Builder<'m> {
@@ -123,6 +152,14 @@ impl<'m> Rewriter<'_, 'm> {
     fn rewrite_region(&mut self, id: RegionId, expr: Expr<'m>, entry: Entry, lead_in: Vec<Expr<'m>>) -> Expr<'m> {
         let plan = self.cx.plan;
         let region = plan.region(id);
+        let onward = std::mem::take(&mut self.onward);
+        let mut lead_in = lead_in;
+        let mut before = Vec::new();
+        if passes_on(region, plan) {
+            self.onward = onward;
+        } else {
+            before = self.go_onward(region.sites.start, &onward, entry, &mut lead_in);
+        }
         let rewritten = match region.kind {
             RegionKind::Block => self.rewrite_block(region, expr, entry, lead_in),
             RegionKind::Loop => {
@@ -137,7 +174,54 @@ impl<'m> Rewriter<'_, 'm> {
             RegionKind::If => self.rewrite_if(region, expr, entry, lead_in),
             RegionKind::Operands => self.rewrite_operands(region, expr, entry, lead_in),
         };
+        let rewritten = self.after_lead_in(before, rewritten);
         self.cx.add_tests_around(region, rewritten)
+    }
+
+    /// Code in front of a region that leaves it aside when a site beyond it is resumed. The lead-in becomes part of it
+    /// where that spares a test.
+    fn go_onward(
+        &mut self,
+        first: u32,
+        onward: &[Onward],
+        entry: Entry,
+        lead_in: &mut Vec<Expr<'m>>,
+    ) -> Vec<Expr<'m>> {
+        let build = self.build();
+        let (Some(nearest), Some(last)) = (onward.first(), onward.last()) else { return Vec::new() };
+        let padding = if first > BASE_BYTES { 0 } else { first };
+        let table_bytes = TABLE_BYTES + padding + last.from - first + if padding == first { 0 } else { BASE_BYTES };
+        if table_bytes >= COMPARISON_BYTES * onward.len() as u32 {
+            if let ([only], Entry::Any) = (onward, entry) {
+                let beyond = self.while_rewinding(self.site_at_least(only.from));
+                return vec![build.break_(&only.label, Some(beyond), None)];
+            }
+            let branches: Vec<Expr<'m>> = onward
+                .iter()
+                .rev()
+                .map(|to| build.break_(&to.label, Some(self.site_at_least(to.from)), None))
+                .collect();
+            return match entry {
+                Entry::Rewinding => branches,
+                Entry::Any => vec![build.if_(self.rewinding(), build.sequence(&branches), None)],
+            };
+        }
+        let stay = self.cx.new_label("stay");
+        let mut targets = vec![stay.as_str(); (padding + nearest.from - first) as usize];
+        for (to, next) in onward.iter().zip(&onward[1..]) {
+            targets.extend(std::iter::repeat_n(to.label.as_str(), (next.from - to.from) as usize));
+        }
+        let index = match first - padding {
+            0 => self.site(),
+            base => build.i32_sub(self.site(), build.i32(base)),
+        };
+        let table = build.switch(&targets, &last.label, index);
+        let mut code = vec![match entry {
+            Entry::Rewinding => table,
+            Entry::Any => build.if_(self.rewinding(), table, None),
+        }];
+        code.append(lead_in);
+        vec![build.block(Some(&stay), &code, Some(Type::NONE))]
     }
 
     /// A loop or try around its rewritten body.
@@ -181,7 +265,24 @@ impl<'m> Rewriter<'_, 'm> {
     }
 
     fn site_at_least(&self, site: u32) -> Expr<'m> {
-        self.build().i32_ge_u(self.site(), self.build().i32(site))
+        match site {
+            1 => self.site(),
+            _ => self.build().i32_ge_u(self.site(), self.build().i32(site)),
+        }
+    }
+
+    fn site_below(&self, site: u32) -> Expr<'m> {
+        match site {
+            1 => self.build().i32_eqz(self.site()),
+            _ => self.build().i32_lt_u(self.site(), self.build().i32(site)),
+        }
+    }
+
+    fn site_is(&self, site: Site) -> Expr<'m> {
+        match site.0 {
+            0 => self.build().i32_eqz(self.site()),
+            _ => self.build().i32_eq(self.site(), self.build().i32(site.0)),
+        }
     }
 
     /// A condition that counts while rewinding only.
@@ -204,14 +305,14 @@ impl<'m> Rewriter<'_, 'm> {
         if entry == Entry::Any {
             lead_in.extend(self.copy_all(&children[..first]));
         }
-        let labels: Vec<String> = region.parts.iter().map(|_| self.cx.new_label("part")).collect();
-        let (mut code, first_is_target) = self.choose_part(region, entry, &labels, !lead_in.is_empty());
-        if !code.is_empty() {
-            code.append(&mut lead_in);
-        }
+        let labels: Vec<String> = region.parts.iter().skip(1).map(|_| self.cx.new_label("part")).collect();
+        let starts = region.parts.iter().skip(1).map(|&(_, part)| self.cx.plan.region(part).sites.start);
+        let own = starts.zip(&labels).map(|(from, label)| Onward { from, label: label.clone() }).collect::<Vec<_>>();
+        self.onward.splice(0..0, own);
+        let mut code = Vec::new();
         for (i, &(child, part)) in region.parts.iter().enumerate() {
-            if i > 0 || first_is_target {
-                code = vec![build.block(Some(&labels[i]), &code, Some(Type::NONE))];
+            if i > 0 {
+                code = vec![build.block(Some(&labels[i - 1]), &code, Some(Type::NONE))];
             }
             let part_entry = if i == 0 { entry } else { Entry::Any };
             code.push(self.rewrite(part, children[child as usize], part_entry, std::mem::take(&mut lead_in)));
@@ -221,66 +322,6 @@ impl<'m> Rewriter<'_, 'm> {
         let block = build.block(expr.label().as_deref(), &code, Some(expr.type_()));
         self.original.copy_location_to(self.cx.function, expr, block);
         block
-    }
-
-    /// Code at the start of a block that goes to the part with the landing that is resumed, and whether the first part
-    /// needs a label for it.
-    fn choose_part(
-        &self,
-        region: &Region,
-        entry: Entry,
-        labels: &[String],
-        code_before: bool,
-    ) -> (Vec<Expr<'m>>, bool) {
-        let build = self.build();
-        let start_of = |i: usize| self.cx.plan.region(region.parts[i].1).sites.start;
-        match region.parts.len() {
-            // The code before is the part's lead-in.
-            1 => (vec![], false),
-            2 => {
-                let second = self.on_entry(entry, self.site_at_least(start_of(1)));
-                let mut code = vec![build.break_(&labels[1], Some(second), None)];
-                if code_before {
-                    code.push(build.break_(&labels[0], Some(self.rewinding()), None));
-                }
-                (code, code_before)
-            }
-            // Beyond some sites to a part, comparisons are smaller than a table of all sites.
-            count if region.sites.len() > 8 * count => {
-                let mut code: Vec<Expr<'m>> = (1..count)
-                    .rev()
-                    .map(|i| {
-                        let at_least = self.site_at_least(start_of(i));
-                        build.break_(&labels[i], Some(at_least), None)
-                    })
-                    .collect();
-                code.push(build.break_(&labels[0], None, None));
-                let code = build.block(None, &code, None);
-                let code = match entry {
-                    Entry::Rewinding => code,
-                    Entry::Any => build.if_(self.rewinding(), code, None),
-                };
-                (vec![code], true)
-            }
-            count => {
-                let mut targets: Vec<&str> = Vec::new();
-                for (i, label) in labels.iter().enumerate().take(count - 1) {
-                    let sites = start_of(i + 1) - start_of(i);
-                    targets.extend(std::iter::repeat_n(label.as_str(), sites as usize));
-                }
-                let base = start_of(0);
-                let index = match base {
-                    0 => self.site(),
-                    _ => build.i32_sub(self.site(), build.i32(base)),
-                };
-                let table = build.switch(&targets, &labels[count - 1], index);
-                let code = match entry {
-                    Entry::Rewinding => table,
-                    Entry::Any => build.if_(self.rewinding(), table, None),
-                };
-                (vec![code], true)
-            }
-        }
     }
 
     fn rewrite_if(&mut self, region: &Region, expr: Expr<'m>, entry: Entry, mut lead_in: Vec<Expr<'m>>) -> Expr<'m> {
@@ -297,7 +338,7 @@ impl<'m> Rewriter<'_, 'm> {
             (None, Some(_)) => Some(build.i32(0)),
             (Some(_), Some(arm)) => {
                 let first = plan.region(arm).sites.start;
-                Some(build.i32_lt_u(self.site(), build.i32(first)))
+                Some(self.site_below(first))
             }
         };
         if entry == Entry::Rewinding && condition.is_none() {
@@ -332,7 +373,14 @@ impl<'m> Rewriter<'_, 'm> {
         replaced.extend(region.parts.iter().map(|&(child, _)| child).filter(|&child| child > 0));
         let around = self.copy_around(expr, &replaced);
         around.set_child(0, new_condition);
-        for (child, id) in [(1, then), (2, otherwise)] {
+        // Sites beyond are in the last arm that is entered while rewinding.
+        let onward = std::mem::take(&mut self.onward);
+        let (onward_then, onward_otherwise) = match otherwise {
+            Some(_) => (Vec::new(), onward),
+            None => (onward, Vec::new()),
+        };
+        for (child, id, onward) in [(1, then, onward_then), (2, otherwise, onward_otherwise)] {
+            self.onward = onward;
             if let Some(id) = id {
                 around.set_child(child, self.rewrite(id, expr.child(child), arm_entry, Vec::new()));
             }
@@ -376,7 +424,7 @@ impl<'m> Rewriter<'_, 'm> {
     ) -> Expr<'m> {
         let plan = self.cx.plan;
         let callee = region.landing.map(|site| plan.landing(site).callee);
-        let is_called = matches!(callee, Some(Callee::Function(_) | Callee::NextFrame));
+        let is_called = callee.is_some_and(Callee::is_resumed);
         if is_called && entry == Entry::Rewinding && region.parts.is_empty() {
             return self.call_resume(region.landing.expect("it has a callee"), expr);
         }
@@ -402,7 +450,7 @@ impl<'m> Rewriter<'_, 'm> {
         let call = self.call_resume(site, expr);
         if !region.parts.is_empty() {
             // It is resumed itself, or executed, perhaps to resume a landing among its operands.
-            let resumed = self.on_entry(entry, self.build().i32_eq(self.site(), self.build().i32(site.0)));
+            let resumed = self.on_entry(entry, self.site_is(site));
             let choice = self.build().if_(resumed, call, Some(around));
             return self.put_before(lead_in, choice);
         }
