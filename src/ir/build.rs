@@ -242,6 +242,10 @@ impl<'m> Builder<'m> {
         self.binary(unsafe { c::BinaryenAddInt32() }, left, right)
     }
 
+    pub fn i32_mul(self, left: Expr<'m>, right: Expr<'m>) -> Expr<'m> {
+        self.binary(unsafe { c::BinaryenMulInt32() }, left, right)
+    }
+
     pub fn i32_and(self, left: Expr<'m>, right: Expr<'m>) -> Expr<'m> {
         self.binary(unsafe { c::BinaryenAndInt32() }, left, right)
     }

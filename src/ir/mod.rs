@@ -207,6 +207,18 @@ impl<'m> Expr<'m> {
             }
     }
 
+    /// Whether it multiplies 32-bit integers.
+    pub fn is_multiplication(self) -> bool {
+        // SAFETY: as above.
+        self.binary_op() == Some(unsafe { c::BinaryenMulInt32() })
+    }
+
+    /// Whether it is an `if` with two arms.
+    pub fn has_else(self) -> bool {
+        // SAFETY: as above.
+        self.kind() == Kind::If && !unsafe { c::BinaryenIfGetIfFalse(self.raw()) }.is_null()
+    }
+
     /// Whether it compares an integer with zero: `eqz`.
     pub fn is_zero_test(self) -> bool {
         // SAFETY: as above.

@@ -99,6 +99,19 @@ fn passes_on(region: &Region, plan: &FunctionPlan) -> bool {
     }
 }
 
+/// Whether what is executed before a region only when that is entered normally costs no test of its own.
+fn takes_lead_in(plan: &FunctionPlan, id: RegionId) -> bool {
+    let region = plan.region(id);
+    let is_resumed = region.landing.is_some_and(|site| plan.landing(site).callee.is_resumed());
+    let Some(&(child, part)) = region.parts.first() else { return is_resumed };
+    match region.kind {
+        RegionKind::Block => takes_lead_in(plan, part),
+        RegionKind::If => child > 0,
+        RegionKind::Loop | RegionKind::Try => false,
+        RegionKind::Operands => passes_on(region, plan) && takes_lead_in(plan, part),
+    }
+}
+
 /// Makes code of the resume function out of code of the original, which stays as it is: what is dropped is never copied.
 struct Rewriter<'a, 'm> {
     cx: FunctionCx<'a, 'm>,
@@ -287,7 +300,7 @@ impl<'m> Rewriter<'_, 'm> {
 
     /// A condition that counts while rewinding only.
     fn while_rewinding(&self, condition: Expr<'m>) -> Expr<'m> {
-        self.build().select(self.rewinding(), condition, self.build().i32(0))
+        self.build().i32_mul(self.rewinding(), condition)
     }
 
     /// The condition, or the condition while rewinding, depending on how the region is entered.
@@ -348,6 +361,18 @@ impl<'m> Rewriter<'_, 'm> {
                 _ => {}
             }
         }
+        if let (Entry::Any, None, Some(id), false) = (entry, condition, then, expr.has_else())
+            && takes_lead_in(plan, id)
+        {
+            // It is not entered by rewinding: the condition belongs to the lead-in of what is inside.
+            let label = self.cx.new_label("not");
+            let unless = self.unless(expr.child(0));
+            lead_in.push(build.break_(&label, Some(unless), None));
+            let arm = self.rewrite(id, expr.child(1), entry, lead_in);
+            let block = build.block(Some(&label), &[arm], Some(Type::NONE));
+            self.original.copy_location_to(self.cx.function, expr, block);
+            return block;
+        }
         let first_arm_site = [then, otherwise].iter().flatten().map(|&id| plan.region(id).sites.start).min();
         let new_condition = match (condition, forced) {
             (None, None) => self.copy(expr.child(0)),
@@ -388,6 +413,14 @@ impl<'m> Rewriter<'_, 'm> {
         }
         let around = self.cx.add_test_behind(region, around);
         self.put_before(lead_in, around)
+    }
+
+    /// The opposite of a condition of the original.
+    fn unless(&self, condition: Expr<'m>) -> Expr<'m> {
+        if condition.is_zero_test() && condition.child(0).type_() == Type::I32 {
+            return self.copy(condition.child(0));
+        }
+        self.build().i32_eqz(self.copy(condition))
     }
 
     /// The condition of an `if` that can be entered normally: forced while rewinding, after the lead-in otherwise. One

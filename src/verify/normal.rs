@@ -172,8 +172,12 @@ impl Visit<'_, '_> {
                 (call.arguments + 1, call.result.then_some(Value::Unknown))
             }
             Op::Fold(operands) => {
-                let known: Option<Vec<u64>> = pop(operands).iter().map(|v| v.bits()).collect();
-                let bits = known.and_then(|known| self.body.row(row).expr().fold(&known));
+                let bits: Vec<Option<u64>> = pop(operands).iter().map(|v| v.bits()).collect();
+                let expr = self.body.row(row).expr();
+                let bits = match bits.iter().copied().collect::<Option<Vec<u64>>>() {
+                    Some(known) => expr.fold(&known),
+                    None => (expr.is_multiplication() && bits.contains(&Some(0))).then_some(0),
+                };
                 (0, Some(bits.map_or(Value::Unknown, Value::Bits)))
             }
             Op::Select => {

@@ -183,6 +183,10 @@ fn fold_two(body: &Body, row: u32, left: Known, right: Known) -> Option<Known> {
     let expr = body.row(row).expr();
     match (left, right) {
         (Known::Bits(left), Known::Bits(right)) => expr.fold(&[left, right]).map(Known::Bits),
+        // By the state, a condition counts or does not.
+        (Known::Bits(0), _) if expr.is_multiplication() => Some(Known::Bits(0)),
+        (Known::Bits(_), Known::Within(..) | Known::Outside(..)) if expr.is_multiplication() => Some(right),
+        (Known::Bits(_), Known::Less(0)) if expr.is_multiplication() => Some(Known::Outside(0, 1)),
         (Known::Less(0), Known::Bits(bits)) => Some(match expr.comparison()? {
             Comparison::AtLeast => Known::Outside(0, bits),
             Comparison::Below => Known::Within(0, bits),
@@ -204,6 +208,7 @@ fn jump(way: &mut Way, target: Target, when: bool) -> Next {
         }
         Some(Known::Within(first, end)) => (first, end, when),
         Some(Known::Outside(first, end)) => (first, end, !when),
+        Some(Known::Less(0)) => (0, 1, !when),
         _ => return Next::End,
     };
     let Range { start, end: limit } = way.values;
