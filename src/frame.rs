@@ -21,6 +21,8 @@ pub const NO_SITE: i32 = -1;
 pub const WIDE_SITE: u32 = 255;
 /// Locals of one type that a push helper takes at once, at most.
 pub const PUSH_GROUP: usize = 4;
+/// How many locals of one type pop helpers take, the largest first.
+pub const POP_GROUPS: [usize; 4] = [8, 4, 2, 1];
 
 /// Slots of a function that can be in some frames and not in others, at most.
 pub const MASK_BITS: usize = 64;

@@ -13,7 +13,7 @@
 //!   (i32.const FUNCTION))
 //! ```
 
-use crate::frame::{NO_SITE, PUSH_GROUP};
+use crate::frame::{NO_SITE, POP_GROUPS, PUSH_GROUP};
 use crate::ir::{Expr, Type};
 use crate::plan::{Epilogue, FunctionPlan, InPlace, Site, Slot};
 use crate::transform::FunctionCx;
@@ -148,27 +148,55 @@ fn push_groups_of<'m>(cx: &FunctionCx<'_, 'm>, groups: Vec<PushGroup>, mut site:
     site
 }
 
-/// Slots that are popped by the mask between two questions whether any is left.
-const POPS_PER_QUESTION: usize = 8;
+/// One call of a pop helper.
+pub struct PopGroup {
+    pub masked: bool,
+    /// In the order in which they are popped. A single one is a value of the helper's; several are in globals.
+    pub slots: Vec<Slot>,
+    /// How many the helper pops. Behind the last that the mask can hold it finds none.
+    pub size: usize,
+}
 
-/// Reads a frame's locals back, in the reverse order of [`push_frame`].
-pub fn pop_frame<'m>(cx: &mut FunctionCx<'_, 'm>) -> Vec<Expr<'m>> {
-    let build = cx.build;
-    let plan = cx.plan;
-    let mut code: Vec<Expr<'m>> = plan.always().iter().rev().map(|slot| pop_slot(cx, slot, false)).collect();
-    let mut masked = Vec::new();
-    let popped = cx.new_label("popped");
-    for (i, slot) in plan.sometimes().iter().rev().enumerate() {
-        if i > 0 && i % POPS_PER_QUESTION == 0 {
-            let none_left = build.i64_eqz(build.global_get(&cx.runtime.popped_mask(), Type::I64));
-            masked.push(build.break_(&popped, Some(none_left), None));
+/// Slots in the order in which they are popped, grouped for the pop helpers.
+pub fn pop_groups(plan: &FunctionPlan) -> Vec<PopGroup> {
+    let in_a_group = |a: &Slot, b: &Slot| a.type_ == b.type_ && a.type_.is_numeric();
+    let mut groups = Vec::new();
+    for (slots, masked) in [(plan.always(), false), (plan.sometimes(), true)] {
+        let order: Vec<Slot> = slots.iter().rev().copied().collect();
+        let runs: Vec<&[Slot]> = order.chunk_by(in_a_group).collect();
+        for (i, &run) in runs.iter().enumerate() {
+            let is_last = masked && i + 1 == runs.len() && run[0].type_.is_numeric();
+            let mut rest = run;
+            while !rest.is_empty() {
+                let exact = POP_GROUPS.iter().copied().find(|&size| size <= rest.len()).expect("there is one of 1");
+                let size = match POP_GROUPS.iter().rev().copied().find(|&size| size >= rest.len()) {
+                    Some(larger) if is_last => larger,
+                    _ => exact,
+                };
+                let (slots, others) = rest.split_at(size.min(rest.len()));
+                groups.push(PopGroup { masked, slots: slots.to_vec(), size });
+                rest = others;
+            }
         }
-        masked.push(pop_slot(cx, slot, true));
     }
-    if masked.len() > POPS_PER_QUESTION {
-        code.push(build.block(Some(&popped), &masked, Some(Type::NONE)));
-    } else {
-        code.extend(masked);
+    groups
+}
+
+/// Reads a frame's locals back, in the reverse order of [`push_frame`]. A numeric local that the frame does not hold gets
+/// some value.
+pub fn pop_frame<'m>(cx: &FunctionCx<'_, 'm>) -> Vec<Expr<'m>> {
+    let build = cx.build;
+    let mut code = Vec::new();
+    for group in pop_groups(cx.plan) {
+        if group.size == 1 {
+            code.push(pop_slot(cx, &group.slots[0], group.masked));
+            continue;
+        }
+        let type_ = group.slots[0].type_;
+        code.push(build.call(&cx.runtime.pop_helper(type_, group.masked, group.size), &[], Type::NONE));
+        for (i, slot) in group.slots.iter().enumerate() {
+            code.push(build.local_set(slot.local, build.global_get(&cx.runtime.popped_global(type_, i), type_)));
+        }
     }
     code
 }
@@ -178,7 +206,7 @@ fn pop_slot<'m>(cx: &FunctionCx<'_, 'm>, slot: &Slot, masked: bool) -> Expr<'m> 
     let components = slot.type_.components();
     if components.len() == 1 {
         let type_ = slot.type_.in_frame();
-        let popped = build.call(&cx.runtime.pop_helper(type_, masked), &[], type_);
+        let popped = build.call(&cx.runtime.pop_helper(type_, masked, 1), &[], type_);
         return build.local_set(slot.local, cx.function.cast(cx.module, popped, slot.type_.nullable()));
     }
     // Components are popped last first, and a tuple is made first to last: through variables.
@@ -186,7 +214,7 @@ fn pop_slot<'m>(cx: &FunctionCx<'_, 'm>, slot: &Slot, masked: bool) -> Expr<'m> 
     for &type_ in components.iter().rev() {
         let part = cx.function.add_local(type_, "fork.component");
         let in_frame = type_.in_frame();
-        let popped = build.call(&cx.runtime.pop_helper(in_frame, masked), &[], in_frame);
+        let popped = build.call(&cx.runtime.pop_helper(in_frame, masked, 1), &[], in_frame);
         code.push(build.local_set(part, cx.function.cast(cx.module, popped, type_)));
         parts.push(build.local_get(part, type_));
     }

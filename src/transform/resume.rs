@@ -69,7 +69,7 @@ pub fn write<'m>(
         }
         None => build.call(&runtime.pop_function_helper(), &[], Type::NONE),
     });
-    code.extend(pop_frame(&mut rewriter.cx));
+    code.extend(pop_frame(&rewriter.cx));
     let cx = &rewriter.cx;
     code.extend(references::rebuild(cx, &references, site));
     let pushed = push_frame(cx, body);

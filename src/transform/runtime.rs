@@ -3,7 +3,7 @@
 //! They are written as text and parsed by Binaryen. Sizes count more than speed here: nothing of it runs unless the
 //! program forks.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 
 use crate::abi::{self, BufferLayout};
@@ -12,7 +12,7 @@ use crate::frame::{FrameLayout, MasksBySite, WIDE_SITE};
 use crate::ir::{Builder, Expr, GlobalRow, Module, Type};
 use crate::options::Sharing;
 use crate::plan::{FunctionNumber, FunctionPlan, Masks};
-use crate::transform::epilogue::all_push_groups;
+use crate::transform::epilogue::{all_push_groups, pop_groups};
 use crate::transform::references::ReferenceNeeds;
 
 mod text;
@@ -98,9 +98,16 @@ impl Runtime {
         self.name(&format!("push_{}{}x{count}", masked_infix(masked), keyword(type_)))
     }
 
-    /// Pops a value; if `masked` and the current mask does not hold it, gives zero.
-    pub fn pop_helper(&self, type_: Type, masked: bool) -> String {
-        self.name(&format!("pop_{}{}", masked_infix(masked), keyword(type_)))
+    /// Pops a value and returns it, or several and leaves them in globals; if `masked`, those that the current mask
+    /// holds: a single one that it does not hold is zero.
+    pub fn pop_helper(&self, type_: Type, masked: bool, count: usize) -> String {
+        let count = if count == 1 { String::new() } else { format!("x{count}") };
+        self.name(&format!("pop_{}{}{count}", masked_infix(masked), keyword(type_)))
+    }
+
+    /// Where pop helpers leave a value, by its place among them.
+    pub fn popped_global(&self, type_: Type, index: usize) -> String {
+        self.name(&format!("popped_{}.{index}", keyword(type_)))
     }
 
     /// Makes a site's mask the current one.
@@ -109,11 +116,6 @@ impl Runtime {
             Masks::Packed(..) => self.name("unpack_mask"),
             Masks::Function(..) => self.name("select_mask"),
         }
-    }
-
-    /// The global with the bits of the slots that are still to be popped.
-    pub fn popped_mask(&self) -> String {
-        self.name("popped_mask")
     }
 
     /// The functions that give masks by site, by number. In the resume table they come behind the resume functions.
@@ -240,7 +242,8 @@ pub struct RuntimeNeeds {
     pub reserve: u64,
     /// Type, masked or not, and count of each kind of push.
     pushes: BTreeSet<(Type, bool, usize)>,
-    pops: BTreeSet<(Type, bool)>,
+    /// Likewise of each kind of pop.
+    pops: BTreeSet<(Type, bool, usize)>,
     /// What the functions that give masks are to give.
     pub masks: Vec<MasksBySite>,
     /// Whether a function has its masks in a number.
@@ -310,12 +313,26 @@ impl RuntimeNeeds {
             needs.resumed_results.extend(plan.landings.iter().map(|l| l.result));
             for group in all_push_groups(plan) {
                 needs.pushes.insert((group.type_, group.masked, group.values.len()));
-                needs.pops.insert((group.type_, group.masked));
+            }
+            for group in pop_groups(plan) {
+                let components = group.slots[0].type_.components();
+                needs.pops.extend(components.into_iter().map(|t| (t.in_frame(), group.masked, group.size)));
             }
         }
         needs.results.retain(|r| !r.has_reference());
         needs.resumed_results.retain(|r| !r.has_reference());
         needs
+    }
+
+    /// Where helpers that pop several values leave them: names and types.
+    fn popped_globals(&self, runtime: &Runtime) -> Vec<(String, Type)> {
+        let mut counts: BTreeMap<Type, usize> = BTreeMap::new();
+        for &(type_, _, count) in self.pops.iter().filter(|(.., count)| *count > 1) {
+            let most = counts.entry(type_).or_default();
+            *most = count.max(*most);
+        }
+        let of_type = |(type_, count): (Type, usize)| (0..count).map(move |i| (runtime.popped_global(type_, i), type_));
+        counts.into_iter().flat_map(of_type).collect()
     }
 }
 

@@ -51,8 +51,11 @@ impl<'a> Text<'a> {
         for &(type_, masked, count) in &self.needs.pushes {
             self.push(type_, masked, count);
         }
-        for &(type_, masked) in &self.needs.pops {
-            self.pop(type_, masked);
+        for &(type_, masked, count) in &self.needs.pops {
+            match count {
+                1 => self.pop(type_, masked),
+                _ => self.pop_several(type_, masked, count),
+            }
         }
         for &results in &self.needs.results {
             self.finish(results);
@@ -145,6 +148,9 @@ impl<'a> Text<'a> {
             let (pushed, popped) = (self.id("pushed_mask"), self.id("popped_mask"));
             self.line(&format!("(global {pushed} (mut i64) (i64.const 0))"));
             self.line(&format!("(global {popped} (mut i64) (i64.const 0))"));
+        }
+        for (name, type_) in self.needs.popped_globals(self.runtime) {
+            self.line(&format!("(global {} (mut {}) {})", quoted(&name), keyword(type_), default_value(type_)));
         }
     }
 
@@ -587,8 +593,12 @@ impl<'a> Text<'a> {
             text += &format!("  (global.set {mask} (local.get $mask))\n");
         }
         if is_number {
-            let rest = if masked { 0 } else { u64::from(size) * count as u64 };
-            text += &format!("  (global.set {position} ({ptr}.add (local.get $at) ({ptr}.const {rest})))\n");
+            let rest = u64::from(size) * count as u64;
+            let end = match masked {
+                true => "(local.get $at)".to_owned(),
+                false => format!("({ptr}.add (local.get $at) ({ptr}.const {rest}))"),
+            };
+            text += &format!("  (global.set {position} {end})\n");
         }
         self.line(&format!("{text}  (local.get $site))"));
     }
@@ -596,7 +606,7 @@ impl<'a> Text<'a> {
     /// Moves the position back over a value and loads it. Masked: if the mask's lowest bit is set, which is then shifted
     /// out.
     fn pop(&mut self, type_: Type, masked: bool) {
-        let (name, memory) = (quoted(&self.runtime.pop_helper(type_, masked)), self.memory.clone());
+        let (name, memory) = (quoted(&self.runtime.pop_helper(type_, masked, 1)), self.memory.clone());
         let (ptr, position, mask) = (self.ptr, self.id("position"), self.id("popped_mask"));
         let (value_type, stored) = (keyword(type_), keyword(references::storage(type_)));
         let size = slot_size(type_);
@@ -618,6 +628,38 @@ impl<'a> Text<'a> {
   (global.set {position} (local.tee $at ({ptr}.sub (global.get {position}) ({ptr}.const {size}))))
   {value})"
         ));
+    }
+
+    /// Pops numbers and leaves them in globals. Masked: by the mask's lowest bits, which are then shifted out.
+    fn pop_several(&mut self, type_: Type, masked: bool, count: usize) {
+        let (name, memory) = (quoted(&self.runtime.pop_helper(type_, masked, count)), self.memory.clone());
+        let (ptr, position, mask) = (self.ptr, self.id("position"), self.id("popped_mask"));
+        let (value_type, size) = (keyword(type_), slot_size(type_) as usize);
+        let load = |global: usize, at: &str, offset: usize| {
+            let global = quoted(&self.runtime.popped_global(type_, global));
+            format!("(global.set {global} ({value_type}.load {memory} offset={offset} align=1 {at}))")
+        };
+        let back = |bytes: usize| format!("(local.tee $at ({ptr}.sub (local.get $at) ({ptr}.const {bytes})))");
+        let mut text = format!("(func {name} (local $at {ptr})");
+        if masked {
+            text += &format!(" (local $mask i64)\n  (local.set $mask (global.get {mask}))");
+        }
+        text += &format!("\n  (local.set $at (global.get {position}))\n");
+        for i in 0..count {
+            text += &match (masked, i) {
+                (true, _) => format!(
+                    "  (if (i32.and (i32.wrap_i64 (local.get $mask)) (i32.const {})) (then {}))\n",
+                    1 << i,
+                    load(i, &back(size), 0)
+                ),
+                (false, 0) => format!("  {}\n", load(0, &back(size * count), size * (count - 1))),
+                (false, _) => format!("  {}\n", load(i, "(local.get $at)", size * (count - 1 - i))),
+            };
+        }
+        if masked {
+            text += &format!("  (global.set {mask} (i64.shr_u (local.get $mask) (i64.const {count})))\n");
+        }
+        self.line(&format!("{text}  (global.set {position} (local.get $at)))"));
     }
 
     /// The end of an epilogue: pushes the header, and returns a default; or, when the frame did not fit, what the
