@@ -172,7 +172,7 @@ bool uses_segments(const Function& func) {
 }
 
 std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust::String> functions,
-                                           rust::Str table_name, rust::Slice<const ResumeEntry> entries,
+                                           rust::Slice<const rust::String> globals, rust::Str table_name, rust::Slice<const ResumeEntry> entries,
                                            rust::Str import_module_name, rust::Str table_export) {
   auto result = std::make_unique<SecondModule>(first);
   auto& second = *result->module;
@@ -191,6 +191,12 @@ std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust
     ItemCollector(used).walk(copy->body);
     moved.insert(original->name);
   }
+  auto moved_globals = as_names(globals);
+  for (auto& global : first.globals) {
+    if (moved_globals.count(global->name)) {
+      second.addGlobal(std::make_unique<Global>(*global));
+    }
+  }
   auto table = as_name(table_name);
   used.add(ModuleItemKind::Table, table);
 
@@ -198,7 +204,9 @@ std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust
   exports.add(ModuleItemKind::Table, table, as_name(table_export));
   auto import_module = as_name(import_module_name);
   for (auto& [kind, name] : used.items) {
-    if (kind != ModuleItemKind::Function || !moved.count(name)) {
+    bool is_moved = kind == ModuleItemKind::Function && moved.count(name) ||
+                    kind == ModuleItemKind::Global && moved_globals.count(name);
+    if (!is_moved) {
       add_import(first, second, kind, name, import_module, exports.get(kind, name));
     }
   }
@@ -236,6 +244,7 @@ std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust
     next[side] = entry.index + 1;
   }
   first.removeFunctions([&](Function* func) { return moved.count(func->name); });
+  first.removeGlobals([&](Global* global) { return moved_globals.count(global->name); });
 
   // Those that are called most get the shortest indices.
   PassRunner runner(&second);

@@ -424,8 +424,4 @@ rust::String print_expression(Module& module, size_t expression) {
   return rust::String::lossy(string.data(), string.size());
 }
 
-void hint_unlikely(Function& func, size_t expression) {
-  func.codeAnnotations[as_expression(expression)].branchLikely = false;
-}
-
 } // namespace fork_instrument

@@ -54,7 +54,4 @@ size_t copy_expression(Module& module, size_t expression);
 // The expression's text, for messages.
 rust::String print_expression(Module& module, size_t expression);
 
-// Marks a br_if as unlikely (a branch hint).
-void hint_unlikely(Function& func, size_t expression);
-
 } // namespace fork_instrument

@@ -20,7 +20,7 @@ pub const NO_SITE: i32 = -1;
 /// Sites below this take one byte.
 pub const WIDE_SITE: u32 = 255;
 /// Locals of one type that a push helper takes at once, at most.
-pub const PUSH_GROUP: usize = 4;
+pub const PUSH_GROUP: usize = 6;
 /// How many locals of one type pop helpers take, the largest first.
 pub const POP_GROUPS: [usize; 4] = [8, 4, 2, 1];
 

@@ -25,10 +25,13 @@ pub fn separate<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, text:
     let helpers = helpers_used_only_by(module, runtime, &moved);
     let names = module.functions().into_iter().map(|f| f.name());
     let functions: Vec<String> = names.filter(|n| moved.contains(n) || helpers.contains(n)).map(Name::text).collect();
+    let popping = runtime.pops_of_several.iter().map(|name| Name::of(name));
+    let globals = if popping.clone().all(|name| helpers.contains(&name)) { &runtime.popped_globals[..] } else { &[] };
     let placeholder = format!("{}{}", abi::RESUME_TABLE, "0".repeat(DIGEST_DIGITS));
     let mut second = module
         .split(&Split {
             functions: &functions,
+            globals,
             table,
             entries: &entries,
             import_module: abi::RESUME_MODULE,

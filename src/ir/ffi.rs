@@ -257,7 +257,6 @@ pub mod bridge {
         fn list_labels(func: Pin<&mut Function>, prefix: &str) -> Vec<String>;
         fn copy_expression(module: Pin<&mut Module>, expression: usize) -> usize;
         fn print_expression(module: Pin<&mut Module>, expression: usize) -> String;
-        fn hint_unlikely(func: Pin<&mut Function>, expression: usize);
 
         fn read_code(func: Pin<&mut Function>) -> Code;
         fn intern_name(name: &str) -> usize;
@@ -326,6 +325,7 @@ pub mod bridge {
         fn split_module(
             first: Pin<&mut Module>,
             functions: &[String],
+            globals: &[String],
             table: &str,
             entries: &[ResumeEntry],
             import_module: &str,

@@ -124,11 +124,6 @@ impl<'m> Function<'m> {
     pub fn liveness(self, module: Module<'m>) -> Liveness {
         Liveness(bridge::liveness_at_calls(module.pin(), self.pin()))
     }
-
-    /// Marks a `br_if` as unlikely to be taken.
-    pub fn hint_unlikely(self, branch: Expr<'m>) {
-        bridge::hint_unlikely(self.pin(), branch.address());
-    }
 }
 
 /// Which locals are live after each call of a function.

@@ -9,6 +9,8 @@ pub struct SecondModule(cxx::UniquePtr<bridge::SecondModule>);
 /// What to move, and how the two modules meet.
 pub struct Split<'a> {
     pub functions: &'a [String],
+    /// Globals that only those functions use.
+    pub globals: &'a [String],
     /// The resume table, and its slots: index and function.
     pub table: &'a str,
     pub entries: &'a [(u64, String)],
@@ -33,6 +35,7 @@ impl<'m> Module<'m> {
         bridge::split_module(
             self.pin(),
             split.functions,
+            split.globals,
             split.table,
             &entries,
             split.import_module,

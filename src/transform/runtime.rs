@@ -53,6 +53,10 @@ pub struct Runtime {
     pub has_drops: bool,
     /// How many functions there are that give masks.
     mask_functions: usize,
+    /// The helpers that pop several values.
+    pub pops_of_several: Vec<String>,
+    /// The globals that they leave them in, which only what calls them reads.
+    pub popped_globals: Vec<String>,
     /// Results with references in them; their position is in the names of the helpers for them.
     reference_results: Vec<Type>,
     state: String,
@@ -75,6 +79,8 @@ impl Runtime {
             asserts: false,
             has_drops: false,
             mask_functions: 0,
+            pops_of_several: Vec::new(),
+            popped_globals: Vec::new(),
             reference_results: Vec::new(),
             state,
         }
@@ -339,6 +345,9 @@ impl RuntimeNeeds {
 /// Adds globals, helpers and transitions to the module, and exports the transitions.
 pub fn add<'m>(module: Module<'m>, runtime: &mut Runtime, needs: &RuntimeNeeds) -> Result<(), Error> {
     runtime.mask_functions = needs.masks.len();
+    let several = needs.pops.iter().filter(|(.., count)| *count > 1);
+    runtime.pops_of_several = several.map(|&(type_, masked, count)| runtime.pop_helper(type_, masked, count)).collect();
+    runtime.popped_globals = needs.popped_globals(runtime).into_iter().map(|(name, _)| name).collect();
     for (name, masks) in runtime.mask_functions().zip(&needs.masks) {
         let chosen = runtime.guard_in_table(module.build(), choose_mask(module.build(), masks));
         module.add_function(&name, Type::I32, Type::I64, chosen);
