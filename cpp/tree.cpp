@@ -279,6 +279,8 @@ bool give_up_exactness(Module& module) {
         refinalize(module, *func);
       }
     }
+    // Initialisers, and what is in segments.
+    Walker().walkModuleCode(&module);
   }
   return changes;
 }
