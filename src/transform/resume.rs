@@ -16,6 +16,8 @@
 //! loops and after any landing. Where the region has such a test anyway (a landing chooses between resuming and
 //! calling, a condition between being forced and evaluated), the code before it goes there: its *lead-in*.
 
+mod choice;
+
 use crate::abi::State;
 use crate::ir::{Builder, Expr, Function, Module, Type};
 use crate::plan::{Callee, CarriedOperand, Carry, FunctionPlan, Region, RegionId, RegionKind, Site};
@@ -23,6 +25,7 @@ use crate::transform::FunctionCx;
 use crate::transform::epilogue::{pop_frame, push_frame};
 use crate::transform::references;
 use crate::transform::runtime::Runtime;
+use choice::{Onward, passes_on, takes_lead_in};
 
 /// How control can come into a region of a resume function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,7 +50,8 @@ pub fn write<'m>(
         resume.add_local(type_, "fork.operand");
     }
     let site = (plan.landings.len() > 1).then(|| resume.add_local(Type::I32, "fork.site"));
-    let mut rewriter = Rewriter { cx: FunctionCx::resume(module, resume, plan, runtime), original, site, onward: Vec::new() };
+    let mut rewriter =
+        Rewriter { cx: FunctionCx::resume(module, resume, plan, runtime), original, site, onward: Vec::new() };
     let body = rewriter.rewrite(root, original.body(), Entry::Rewinding, Vec::new());
     body.finalize();
 
@@ -86,32 +90,6 @@ pub fn write<'m>(
     resume.refinalize(module);
 }
 
-/// Whether sites beyond the region can be told from its own inside of it: its first part comes first.
-fn passes_on(region: &Region, plan: &FunctionPlan) -> bool {
-    let Some(&(child, _)) = region.parts.first() else { return false };
-    match region.kind {
-        RegionKind::Block => true,
-        RegionKind::If => child > 0,
-        RegionKind::Loop | RegionKind::Try => false,
-        RegionKind::Operands => {
-            child == 0 && region.carried(0).is_none() && region.landing.is_none_or(|site| !plan.landing(site).callee.is_resumed())
-        }
-    }
-}
-
-/// Whether what is executed before a region only when that is entered normally costs no test of its own.
-fn takes_lead_in(plan: &FunctionPlan, id: RegionId) -> bool {
-    let region = plan.region(id);
-    let is_resumed = region.landing.is_some_and(|site| plan.landing(site).callee.is_resumed());
-    let Some(&(child, part)) = region.parts.first() else { return is_resumed };
-    match region.kind {
-        RegionKind::Block => takes_lead_in(plan, part),
-        RegionKind::If => child > 0,
-        RegionKind::Loop | RegionKind::Try => false,
-        RegionKind::Operands => passes_on(region, plan) && takes_lead_in(plan, part),
-    }
-}
-
 /// Makes code of the resume function out of code of the original, which stays as it is: what is dropped is never copied.
 struct Rewriter<'a, 'm> {
     cx: FunctionCx<'a, 'm>,
@@ -122,19 +100,6 @@ struct Rewriter<'a, 'm> {
     /// choice has to be made anyway.
     onward: Vec<Onward>,
 }
-
-/// Sites from one on, up to those of the next that is listed, go on at a label.
-struct Onward {
-    from: u32,
-    label: String,
-}
-
-/// Bytes of a comparison with a site and of a branch by it.
-const COMPARISON_BYTES: u32 = 7;
-/// Bytes of a `br_table`, besides one for each target, and of the block for the sites that stay.
-const TABLE_BYTES: u32 = 9;
-/// Bytes of subtracting the first site.
-const BASE_BYTES: u32 = 3;
 
 impl<'m> Rewriter<'_, 'm> {
     fn build(&self) -> Builder<'m> {
@@ -191,52 +156,6 @@ impl<'m> Rewriter<'_, 'm> {
         self.cx.add_tests_around(region, rewritten)
     }
 
-    /// Code in front of a region that leaves it aside when a site beyond it is resumed. The lead-in becomes part of it
-    /// where that spares a test.
-    fn go_onward(
-        &mut self,
-        first: u32,
-        onward: &[Onward],
-        entry: Entry,
-        lead_in: &mut Vec<Expr<'m>>,
-    ) -> Vec<Expr<'m>> {
-        let build = self.build();
-        let (Some(nearest), Some(last)) = (onward.first(), onward.last()) else { return Vec::new() };
-        let padding = if first > BASE_BYTES { 0 } else { first };
-        let table_bytes = TABLE_BYTES + padding + last.from - first + if padding == first { 0 } else { BASE_BYTES };
-        if table_bytes >= COMPARISON_BYTES * onward.len() as u32 {
-            if let ([only], Entry::Any) = (onward, entry) {
-                let beyond = self.while_rewinding(self.site_at_least(only.from));
-                return vec![build.break_(&only.label, Some(beyond), None)];
-            }
-            let branches: Vec<Expr<'m>> = onward
-                .iter()
-                .rev()
-                .map(|to| build.break_(&to.label, Some(self.site_at_least(to.from)), None))
-                .collect();
-            return match entry {
-                Entry::Rewinding => branches,
-                Entry::Any => vec![build.if_(self.rewinding(), build.sequence(&branches), None)],
-            };
-        }
-        let stay = self.cx.new_label("stay");
-        let mut targets = vec![stay.as_str(); (padding + nearest.from - first) as usize];
-        for (to, next) in onward.iter().zip(&onward[1..]) {
-            targets.extend(std::iter::repeat_n(to.label.as_str(), (next.from - to.from) as usize));
-        }
-        let index = match first - padding {
-            0 => self.site(),
-            base => build.i32_sub(self.site(), build.i32(base)),
-        };
-        let table = build.switch(&targets, &last.label, index);
-        let mut code = vec![match entry {
-            Entry::Rewinding => table,
-            Entry::Any => build.if_(self.rewinding(), table, None),
-        }];
-        code.append(lead_in);
-        vec![build.block(Some(&stay), &code, Some(Type::NONE))]
-    }
-
     /// A loop or try around its rewritten body.
     fn rewrite_body(&mut self, region: &Region, expr: Expr<'m>, entry: Entry) -> Expr<'m> {
         let (child, part) = region.parts[0];
@@ -269,33 +188,6 @@ impl<'m> Rewriter<'_, 'm> {
     /// Whether the state is not normal. Asked only where it is normal or a landing is on its way to be resumed.
     fn rewinding(&self) -> Expr<'m> {
         self.cx.state()
-    }
-
-    /// The site that is being resumed; meaningful only while rewinding.
-    fn site(&self) -> Expr<'m> {
-        let site = self.site.expect("a function that chooses between sites has several");
-        self.build().local_get(site, Type::I32)
-    }
-
-    fn site_at_least(&self, site: u32) -> Expr<'m> {
-        match site {
-            1 => self.site(),
-            _ => self.build().i32_ge_u(self.site(), self.build().i32(site)),
-        }
-    }
-
-    fn site_below(&self, site: u32) -> Expr<'m> {
-        match site {
-            1 => self.build().i32_eqz(self.site()),
-            _ => self.build().i32_lt_u(self.site(), self.build().i32(site)),
-        }
-    }
-
-    fn site_is(&self, site: Site) -> Expr<'m> {
-        match site.0 {
-            0 => self.build().i32_eqz(self.site()),
-            _ => self.build().i32_eq(self.site(), self.build().i32(site.0)),
-        }
     }
 
     /// A condition that counts while rewinding only.
