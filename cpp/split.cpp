@@ -172,8 +172,9 @@ bool uses_segments(const Function& func) {
 }
 
 std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust::String> functions,
-                                           rust::Slice<const rust::String> globals, rust::Str table_name, rust::Slice<const ResumeEntry> entries,
-                                           rust::Str import_module_name, rust::Str table_export) {
+                                           rust::Slice<const rust::String> globals, rust::Str table_name,
+                                           rust::Slice<const ResumeEntry> entries, rust::Str import_module_name,
+                                           rust::Str table_export) {
   auto result = std::make_unique<SecondModule>(first);
   auto& second = *result->module;
   second.features = first.features;
