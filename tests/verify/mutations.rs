@@ -88,7 +88,8 @@ mutations! {
     two_pops_are_swapped: "sites", "is not reloaded from the frame",
         |module| {
             let code = Code::of(module, "sites.resume");
-            let sets = code.find_all(|f| f.expr.kind() == Kind::LocalSet && calls(f.expr.child(0), ".pop_i32"));
+            // The helper has left both in globals.
+            let sets = code.find_all(|f| f.expr.kind() == Kind::LocalSet && f.expr.child(0).kind() == Kind::GlobalGet);
             let (one, other) = (sets[0].expr, sets[1].expr);
             code.replace(sets[0], code.build.local_set(other.local(), one.child(0)));
             code.replace(sets[1], code.build.local_set(one.local(), other.child(0)));
@@ -142,8 +143,8 @@ mutations! {
     another_part_is_chosen: "run", "rewinding calls sites.resume instead of resuming loop.resume",
         |module| {
             let code = Code::of(module, "run.resume");
-            let bound = code.find(|f| f.expr.kind() == Kind::Const && f.is_in(Kind::Binary));
-            code.replace(bound, code.build.i32(0));
+            let site = code.find(|f| f.expr.kind() == Kind::LocalGet && f.is_in(Kind::Break));
+            code.replace(site, code.build.i32(1));
         };
     a_comparison_is_off_by_one: "chain", "site 9, the call call $other: rewinding calls leaf.resume",
         |module| {
