@@ -25,6 +25,7 @@ pub fn separate<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, text:
     let helpers = helpers_used_only_by(module, runtime, &moved);
     let names = module.functions().into_iter().map(|f| f.name());
     let functions: Vec<String> = names.filter(|n| moved.contains(n) || helpers.contains(n)).map(Name::text).collect();
+    // Whatever reads those globals calls one of these helpers first: if they all move, no reader stays.
     let popping = runtime.pops_of_several.iter().map(|name| Name::of(name));
     let globals = if popping.clone().all(|name| helpers.contains(&name)) { &runtime.popped_globals[..] } else { &[] };
     let placeholder = format!("{}{}", abi::RESUME_TABLE, "0".repeat(DIGEST_DIGITS));

@@ -18,6 +18,8 @@ struct Names {
     functions: BTreeMap<u32, String>,
     /// The global that holds the state.
     state: Option<u32>,
+    /// The globals that pop helpers leave values in.
+    popped: BTreeSet<u32>,
     imported: u32,
 }
 
@@ -117,7 +119,7 @@ fn sections_more(before: &[u8], after: &[u8]) -> BTreeMap<String, f64> {
 
 fn names(bytes: &[u8]) -> Result<Names> {
     let (functions, imported) = wasm::function_names(bytes)?;
-    let mut state = None;
+    let (mut state, mut popped) = (None, BTreeSet::new());
     for payload in Parser::new(0).parse_all(bytes) {
         let Payload::CustomSection(section) = payload? else { continue };
         let KnownCustom::Name(section) = section.as_known() else { continue };
@@ -125,13 +127,16 @@ fn names(bytes: &[u8]) -> Result<Names> {
             let Name::Global(map) = subsection? else { continue };
             for naming in map {
                 let naming = naming?;
-                if naming.name == "fork.state" {
-                    state = Some(naming.index);
+                match naming.name {
+                    "fork.state" => state = Some(naming.index),
+                    "fork.popped_mask" => {}
+                    name if name.starts_with("fork.popped_") => drop(popped.insert(naming.index)),
+                    _ => {}
                 }
             }
         }
     }
-    Ok(Names { functions, state: state.or(state_by_export(bytes)?), imported })
+    Ok(Names { functions, state: state.or(state_by_export(bytes)?), popped, imported })
 }
 
 /// Names of globals may be missing: the state is what the function behind `wpk_fork_state` reads.
@@ -210,13 +215,22 @@ fn constructs(body: &FunctionBody<'_>, names: &Names) -> Result<BTreeMap<&'stati
         match &ops[at].operator {
             Operator::GlobalGet { global_index } if Some(*global_index) == names.state => {
                 let mut next = at + 1;
-                while matches!(
-                    ops[next].operator,
-                    Operator::I32Eqz | Operator::I32Const { .. } | Operator::I32GeU | Operator::I32And
-                ) {
+                let mut is_factor = false;
+                loop {
+                    match &ops[next].operator {
+                        Operator::I32Eqz
+                        | Operator::I32Eq
+                        | Operator::I32Const { .. }
+                        | Operator::I32GeU
+                        | Operator::I32And => {}
+                        Operator::I32Mul => is_factor = true,
+                        Operator::LocalGet { local_index } if sites.contains(local_index) => {}
+                        _ => break,
+                    }
                     next += 1;
                 }
                 let cause = match ops[next].operator {
+                    Operator::BrIf { .. } if is_factor => DISPATCH,
                     Operator::If { .. } => CHOICES,
                     Operator::BrIf { .. } if at > 0 && matches!(ops[at - 1].operator, Operator::I32Const { .. }) => {
                         take(&mut taken, at - 1, TESTS);
@@ -229,17 +243,18 @@ fn constructs(body: &FunctionBody<'_>, names: &Names) -> Result<BTreeMap<&'stati
                     take(&mut taken, next + 1, cause);
                 }
             }
+            Operator::GlobalGet { global_index } if names.popped.contains(global_index) => {
+                (at..=at + 1).for_each(|at| take(&mut taken, at, POPS));
+            }
             Operator::Call { function_index } => {
                 let name = names.functions.get(function_index).map_or("", String::as_str);
                 let base = name.strip_prefix("fork.").unwrap_or("");
-                if base.starts_with("pop") || is_mask_of_popped_site(&ops, at, names) {
-                    take(&mut taken, at, POPS);
-                    if base == "select_mask" {
-                        take(&mut taken, at - 1, POPS);
-                    }
+                let popped_site = popped_site(&ops, at, names);
+                if base.starts_with("pop") || popped_site.is_some() {
+                    (popped_site.unwrap_or(at)..=at).for_each(|at| take(&mut taken, at, POPS));
                     match ops[at + 1].operator {
                         Operator::LocalSet { local_index } | Operator::LocalTee { local_index } => {
-                            if base == "pop_header" || base == "select_mask" {
+                            if base == "pop_header" || popped_site.is_some() {
                                 sites.insert(local_index);
                             }
                             take(&mut taken, at + 1, POPS);
@@ -247,11 +262,14 @@ fn constructs(body: &FunctionBody<'_>, names: &Names) -> Result<BTreeMap<&'stati
                         Operator::Drop => take(&mut taken, at + 1, POPS),
                         _ => {}
                     }
-                } else if base.starts_with("push") || base.starts_with("finish") || base.starts_with("select_mask") {
+                } else if ["push", "finish", "select_mask", "unpack_mask"].iter().any(|kind| base.starts_with(kind)) {
                     take(&mut taken, at, EPILOGUES);
                     let mut before = at;
                     while before > 0
-                        && matches!(ops[before - 1].operator, Operator::LocalGet { .. } | Operator::I32Const { .. })
+                        && matches!(
+                            ops[before - 1].operator,
+                            Operator::LocalGet { .. } | Operator::I32Const { .. } | Operator::I64Const { .. }
+                        )
                     {
                         before -= 1;
                         take(&mut taken, before, EPILOGUES);
@@ -298,13 +316,18 @@ fn constructs(body: &FunctionBody<'_>, names: &Names) -> Result<BTreeMap<&'stati
     Ok(causes)
 }
 
-/// Whether a call turns a site that was just popped into the mask of its locals, and returns the site.
-fn is_mask_of_popped_site(ops: &[Op<'_>], at: usize, names: &Names) -> bool {
-    let is_call_of = |at: usize, wanted: &str| {
-        let Operator::Call { function_index } = ops[at].operator else { return false };
-        names.functions.get(&function_index).is_some_and(|name| name == wanted)
+/// Where the site was popped that a call turns into the mask of its locals, and returns.
+fn popped_site(ops: &[Op<'_>], at: usize, names: &Names) -> Option<usize> {
+    let called = |at: usize| {
+        let Operator::Call { function_index } = ops[at].operator else { return None };
+        names.functions.get(&function_index).map(String::as_str)
     };
-    at >= 2 && is_call_of(at, "fork.select_mask") && is_call_of(at - 2, "fork.pop_header")
+    let popped = match called(at)? {
+        "fork.select_mask" => at.checked_sub(2)?,
+        "fork.unpack_mask" => at.checked_sub(3)?,
+        _ => return None,
+    };
+    (called(popped) == Some("fork.pop_header")).then_some(popped)
 }
 
 /// Bytes of operators by what they do, over the functions that `wanted` names.

@@ -59,7 +59,8 @@ struct Paths {
     nodes: Vec<Node>,
 }
 
-/// Fills in the epilogues, and which of them each landing's test leaves for. The frame must be laid out.
+/// Fills in the epilogues, and which of them each landing's test leaves for. The frame must be laid out; where all sites
+/// share one epilogue, its slots are put in order by type.
 pub fn share(plan: &mut FunctionPlan, tree: &Tree) {
     let mut paths = Paths { nodes: vec![Node { slot: u32::MAX, parent: 0, children: Vec::new(), sites: Vec::new() }] };
     let slots = plan.sometimes().len() as u32;

@@ -2,8 +2,8 @@
 //!
 //! A frame holds what is live after its own landing, not what is live after any landing of the function: that is half
 //! the bytes in real programs. The slots that every landing needs come last; which of the others a frame holds is a
-//! mask of at most 64 bits that the module looks up by function and site. Slots of one type are neighbours, so that
-//! they share push helpers.
+//! mask of at most 64 bits that the module looks up by function and site. Where frames need not end alike
+//! ([`epilogues`](crate::analysis::epilogues)), slots of one type are neighbours, so that they share helpers.
 
 use std::cmp::Reverse;
 

@@ -216,11 +216,6 @@ impl<'m> Builder<'m> {
         self.binary(unsafe { c::BinaryenLtUInt32() }, left, right)
     }
 
-    pub fn i64_eqz(self, value: Expr<'m>) -> Expr<'m> {
-        // SAFETY: the operand is of this module, and an i64.
-        Expr::from_raw(unsafe { c::BinaryenUnary(self.raw(), c::BinaryenEqZInt64(), value.raw()) })
-    }
-
     pub fn i32_eqz(self, value: Expr<'m>) -> Expr<'m> {
         // SAFETY: the operand is of this module, and an i32.
         Expr::from_raw(unsafe { c::BinaryenUnary(self.raw(), c::BinaryenEqZInt32(), value.raw()) })

@@ -96,8 +96,8 @@ struct Rewriter<'a, 'm> {
     original: Function<'m>,
     /// The local with the site that is resumed, if there are several.
     site: Option<u32>,
-    /// Where sites beyond the region that is rewritten next go on: that is decided in front of it, or inside where a
-    /// choice has to be made anyway.
+    /// Where sites beyond the region that is rewritten next go on, the farthest first: that is decided in front of it, or
+    /// inside of it.
     onward: Vec<Onward>,
 }
 
@@ -212,8 +212,8 @@ impl<'m> Rewriter<'_, 'm> {
         }
         let labels: Vec<String> = region.parts.iter().skip(1).map(|_| self.cx.new_label("part")).collect();
         let starts = region.parts.iter().skip(1).map(|&(_, part)| self.cx.plan.region(part).sites.start);
-        let own = starts.zip(&labels).map(|(from, label)| Onward { from, label: label.clone() }).collect::<Vec<_>>();
-        self.onward.splice(0..0, own);
+        let own = starts.zip(&labels).map(|(from, label)| Onward { from, label: label.clone() });
+        self.onward.extend(own.rev());
         let mut code = Vec::new();
         for (i, &(child, part)) in region.parts.iter().enumerate() {
             if i > 0 {
@@ -256,7 +256,7 @@ impl<'m> Rewriter<'_, 'm> {
         if let (Entry::Any, None, Some(id), false) = (entry, condition, then, expr.has_else())
             && takes_lead_in(plan, id)
         {
-            // It is not entered by rewinding: the condition belongs to the lead-in of what is inside.
+            // Rewinding goes past the condition: it belongs to the lead-in of what is inside.
             let label = self.cx.new_label("not");
             let unless = self.unless(expr.child(0));
             lead_in.push(build.break_(&label, Some(unless), None));

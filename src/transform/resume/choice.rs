@@ -1,12 +1,13 @@
 //! Choosing by the site among the parts of regions.
 //!
-//! A region with several parts leaves the choice to its first part, if that is a region that is reached with nothing
-//! before it. So one choice covers regions within each other, where the innermost would have to choose anyway:
+//! A region with several parts leaves the choice to its first part, if that is reached with nothing before it but the
+//! lead-in. So one choice covers regions within each other, down to the first landing, loop, `try`, or operand that is
+//! not the first:
 //!
 //! ```text
-//! (block $part.2                      ;; sites 3 and 4 go on here
-//!   (block $part.1                    ;; sites 1 and 2
-//!     (br_if $part.2 (i32.ge_u (local.get $site) (i32.const 3)))
+//! (block $part.2                      ;; sites from 9 on go on here
+//!   (block $part.1                    ;; sites from 1 on
+//!     (br_if $part.2 (i32.ge_u (local.get $site) (i32.const 9)))
 //!     (br_if $part.1 (local.get $site))
 //!     (call $g.resume)                ;; site 0
 //!     …)
@@ -47,15 +48,16 @@ pub fn passes_on(region: &Region, plan: &FunctionPlan) -> bool {
 }
 
 /// Whether what is executed before a region only when that is entered normally costs no test of its own.
-pub fn takes_lead_in(plan: &FunctionPlan, id: RegionId) -> bool {
-    let region = plan.region(id);
-    let is_resumed = region.landing.is_some_and(|site| plan.landing(site).callee.is_resumed());
-    let Some(&(child, part)) = region.parts.first() else { return is_resumed };
-    match region.kind {
-        RegionKind::Block => takes_lead_in(plan, part),
-        RegionKind::If => child > 0,
-        RegionKind::Loop | RegionKind::Try => false,
-        RegionKind::Operands => passes_on(region, plan) && takes_lead_in(plan, part),
+pub fn takes_lead_in(plan: &FunctionPlan, mut id: RegionId) -> bool {
+    loop {
+        let region = plan.region(id);
+        let is_resumed = region.landing.is_some_and(|site| plan.landing(site).callee.is_resumed());
+        let Some(&(child, part)) = region.parts.first() else { return is_resumed };
+        match region.kind {
+            RegionKind::If => return child > 0,
+            RegionKind::Block | RegionKind::Operands if passes_on(region, plan) => id = part,
+            _ => return false,
+        }
     }
 }
 
@@ -70,7 +72,7 @@ impl<'m> Rewriter<'_, 'm> {
         lead_in: &mut Vec<Expr<'m>>,
     ) -> Vec<Expr<'m>> {
         let build = self.build();
-        let (Some(nearest), Some(last)) = (onward.first(), onward.last()) else { return Vec::new() };
+        let (Some(last), Some(nearest)) = (onward.first(), onward.last()) else { return Vec::new() };
         let padding = if first > BASE_BYTES { 0 } else { first };
         let table_bytes = TABLE_BYTES + padding + last.from - first + if padding == first { 0 } else { BASE_BYTES };
         if table_bytes >= COMPARISON_BYTES * onward.len() as u32 {
@@ -78,11 +80,8 @@ impl<'m> Rewriter<'_, 'm> {
                 let beyond = self.while_rewinding(self.site_at_least(only.from));
                 return vec![build.break_(&only.label, Some(beyond), None)];
             }
-            let branches: Vec<Expr<'m>> = onward
-                .iter()
-                .rev()
-                .map(|to| build.break_(&to.label, Some(self.site_at_least(to.from)), None))
-                .collect();
+            let branches: Vec<Expr<'m>> =
+                onward.iter().map(|to| build.break_(&to.label, Some(self.site_at_least(to.from)), None)).collect();
             return match entry {
                 Entry::Rewinding => branches,
                 Entry::Any => vec![build.if_(self.rewinding(), build.sequence(&branches), None)],
@@ -90,7 +89,7 @@ impl<'m> Rewriter<'_, 'm> {
         }
         let stay = self.cx.new_label("stay");
         let mut targets = vec![stay.as_str(); (padding + nearest.from - first) as usize];
-        for (to, next) in onward.iter().zip(&onward[1..]) {
+        for (next, to) in onward.iter().zip(&onward[1..]).rev() {
             targets.extend(std::iter::repeat_n(to.label.as_str(), (next.from - to.from) as usize));
         }
         let index = match first - padding {

@@ -593,10 +593,9 @@ impl<'a> Text<'a> {
             text += &format!("  (global.set {mask} (local.get $mask))\n");
         }
         if is_number {
-            let rest = u64::from(size) * count as u64;
             let end = match masked {
                 true => "(local.get $at)".to_owned(),
-                false => format!("({ptr}.add (local.get $at) ({ptr}.const {rest}))"),
+                false => format!("({ptr}.add (local.get $at) ({ptr}.const {}))", u64::from(size) * count as u64),
             };
             text += &format!("  (global.set {position} {end})\n");
         }
