@@ -229,13 +229,13 @@ impl Subject<'_> {
     fn compile(&self, results: &mut Results) -> Result<()> {
         // The baseline compiler takes some 40 milliseconds, in threads that come up as they like.
         let ways: [(&str, usize, &[&str]); 2] = [
-            ("liftoff", 21, &["--no-wasm-lazy-compilation", "--liftoff-only"]),
-            ("turbofan", 3, &["--no-wasm-lazy-compilation", "--no-liftoff"]),
+            ("liftoff", 7, &["--no-wasm-lazy-compilation", "--liftoff-only"]),
+            ("turbofan", 1, &["--no-wasm-lazy-compilation", "--no-liftoff"]),
         ];
-        for (name, rounds, flags) in ways {
-            self.compile_with(results, name, rounds, |files| node::run(self.tools, flags, "compile.mjs", files))?;
+        for (name, repeats, flags) in ways {
+            self.compile_with(results, name, repeats, |files| node::run(self.tools, flags, "compile.mjs", files))?;
         }
-        self.compile_with(results, "wasmtime", 3, |files| {
+        self.compile_with(results, "wasmtime", 1, |files| {
             let arguments: Vec<String> = std::iter::once("compile".to_owned()).chain(files.iter().cloned()).collect();
             self.tools.worker(&arguments)
         })
@@ -245,13 +245,13 @@ impl Subject<'_> {
         &self,
         results: &mut Results,
         name: &str,
-        rounds: usize,
+        repeats: usize,
         compile: impl Fn(&[String]) -> Result<Value>,
     ) -> Result<()> {
         let list = self.compiled();
         let mut empty = (Vec::new(), Vec::new());
         let mut taken = vec![(Vec::new(), Vec::new()); list.len()];
-        for _ in 0..if self.rounds > 1 { rounds } else { 1 } {
+        for _ in 0..self.rounds.clamp(1, 3) * repeats {
             let value = compile(&[])?;
             empty.0.push(number(&value, "cpu")?);
             empty.1.push(number(&value, "peak")?);

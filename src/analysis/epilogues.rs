@@ -78,11 +78,13 @@ pub fn share(plan: &mut FunctionPlan, tree: &Tree) {
         bytes += ARM_BYTES * paths.sites_to_bring() as f64;
     }
     let is_worth_it = cost * BYTES_PER_COST >= bytes;
-    if !is_worth_it {
+    plan.epilogues = if is_worth_it {
+        paths.into_epilogues(plan)
+    } else {
         // Frames need not end alike: slots of one type are neighbours, so that they share helpers.
         plan.frame[..slots as usize].sort_by_key(|slot| slot.type_.in_frame());
-    }
-    plan.epilogues = if is_worth_it { paths.into_epilogues(plan) } else { vec![plan.common_epilogue()] };
+        vec![plan.common_epilogue()]
+    };
     for (index, epilogue) in plan.epilogues.iter().enumerate() {
         for site in &epilogue.sites {
             let landing = &mut plan.landings[site.0 as usize];

@@ -127,11 +127,10 @@ impl<'m> Rewriter<'_, 'm> {
         stacker::maybe_grow(64 * 1024, 4 * 1024 * 1024, || self.rewrite_region(id, expr, entry, lead_in))
     }
 
-    fn rewrite_region(&mut self, id: RegionId, expr: Expr<'m>, entry: Entry, lead_in: Vec<Expr<'m>>) -> Expr<'m> {
+    fn rewrite_region(&mut self, id: RegionId, expr: Expr<'m>, entry: Entry, mut lead_in: Vec<Expr<'m>>) -> Expr<'m> {
         let plan = self.cx.plan;
         let region = plan.region(id);
         let onward = std::mem::take(&mut self.onward);
-        let mut lead_in = lead_in;
         let mut before = Vec::new();
         if passes_on(region, plan) {
             self.onward = onward;
