@@ -20,29 +20,32 @@
 //!
 //! A branch takes along the site, and values that the epilogue expects in other registers. wasmtime puts that code
 //! between the test and what follows, so that execution that stays has to jump over it; if the branch is in an arm of an
-//! `if`, it goes to the end of the function. Such tests are for the functions with exact epilogues, too, but not for very
-//! large ones: V8's baseline compiler remembers at each `if` where all locals are.
+//! `if`, it goes to the end of the function. Such tests are for the inner loops of functions with exact epilogues, but not
+//! for very large functions: V8's baseline compiler remembers at each `if` where all locals are.
 
 use crate::analysis::regions::Tree;
+use crate::frame::PUSH_GROUP;
 use crate::plan::{Epilogue, FunctionPlan, Site, Slot, TestForm};
 
 /// How much more often code is assumed to run for each loop around it.
 const LOOP_WEIGHT: f64 = 4.0;
 /// Loops counted, at most.
 const MAX_DEPTH: u32 = 3;
-/// Bytes that it is worth not to keep one dead value up to a test outside of loops, or not to jump over what a test's
-/// branch takes along.
-const BYTES_PER_COST: f64 = 0.27;
-/// Bytes of an epilogue besides those of its slots: a block, the call of a push helper, a branch.
-const EPILOGUE_BYTES: f64 = 9.0;
-/// Bytes of a slot in an epilogue.
-const SLOT_BYTES: f64 = 2.0;
-/// Bytes of looking a mask up.
-const MASK_BYTES: f64 = 6.0;
-/// Bytes of an arm for a test's branch.
-const ARM_BYTES: f64 = 2.0;
+/// Bytes that it is worth not to keep one dead value up to a test outside of loops.
+const BYTES_PER_COST: f64 = 0.45;
 
-/// Tests with arms in one function, at most.
+/// Bytes of an epilogue's block.
+const LABEL_BYTES: usize = 3;
+/// Bytes of a branch to an epilogue that is not the next one.
+const JUMP_BYTES: usize = 2;
+/// Bytes of a call, without its arguments.
+const CALL_BYTES: usize = 2;
+/// Bytes of looking a mask up.
+const MASK_BYTES: usize = 8;
+
+/// Loops around a test that has an arm, at least.
+const MIN_ARM_DEPTH: u32 = 2;
+/// Landings of a function that has arms, at most.
 const MAX_ARMS: usize = 100;
 
 /// A slot that some sites' frames hold, on the way to those that come behind it.
@@ -64,40 +67,65 @@ struct Paths {
 pub fn share(plan: &mut FunctionPlan, tree: &Tree) {
     let mut paths = Paths { nodes: vec![Node { slot: u32::MAX, parent: 0, children: Vec::new(), sites: Vec::new() }] };
     let slots = plan.sometimes().len() as u32;
-    let has_arms = plan.landings.len() <= MAX_ARMS;
-    // Dead values that one epilogue for all would keep, and jumps; and what epilogues for each are larger than it.
+    // Dead values that one epilogue for all would keep.
     let mut cost = 0.0;
-    let mut bytes = -EPILOGUE_BYTES - SLOT_BYTES * f64::from(slots) - MASK_BYTES;
     for site in plan.sites() {
         let mask = plan.mask(site);
-        cost += weight(tree, site) * f64::from(slots - mask.count_ones() + u32::from(has_arms));
-        bytes += paths.bytes_to_add(mask);
+        cost += weight(tree, site) * f64::from(slots - mask.count_ones());
         paths.add(mask, site);
     }
-    if has_arms {
-        bytes += ARM_BYTES * paths.sites_to_bring() as f64;
-    }
+    let exact = paths.into_epilogues(plan);
+    let mut by_type = plan.sometimes().to_vec();
+    by_type.sort_by_key(|slot| slot.type_.in_frame());
+    let common = bytes_of_pushes(&by_type) + MASK_BYTES + LABEL_BYTES;
+    let bytes = bytes_of(&exact) as f64 - common as f64;
     let is_worth_it = cost * BYTES_PER_COST >= bytes;
+    let has_arms = is_worth_it && plan.landings.len() <= MAX_ARMS;
     plan.epilogues = if is_worth_it {
-        paths.into_epilogues(plan)
+        exact
     } else {
         // Frames need not end alike: slots of one type are neighbours, so that they share helpers.
-        plan.frame[..slots as usize].sort_by_key(|slot| slot.type_.in_frame());
+        plan.frame[..slots as usize].copy_from_slice(&by_type);
         vec![plan.common_epilogue()]
     };
     for (index, epilogue) in plan.epilogues.iter().enumerate() {
-        for site in &epilogue.sites {
+        for &site in &epilogue.sites {
             let landing = &mut plan.landings[site.0 as usize];
             landing.epilogue = index;
-            landing.test_form = if is_worth_it && has_arms { TestForm::Arm } else { TestForm::Branch };
+            let is_arm = has_arms && loops_around(tree, site) >= MIN_ARM_DEPTH;
+            landing.test_form = if is_arm { TestForm::Arm } else { TestForm::Branch };
         }
     }
 }
 
+/// Bytes of epilogues, less those of sites that tests need not bring.
+fn bytes_of(epilogues: &[Epilogue]) -> usize {
+    let mut is_single: Vec<bool> = epilogues.iter().map(|epilogue| epilogue.sites.len() == 1).collect();
+    epilogues.iter().filter_map(|epilogue| epilogue.next).for_each(|next| is_single[next] = false);
+    let bytes = epilogues.iter().enumerate().map(|(index, epilogue)| {
+        let slots: Vec<Slot> = epilogue.slots.iter().map(|(slot, _)| *slot).collect();
+        let is_jump = epilogue.next.is_some_and(|next| next != index + 1);
+        let jump = if is_jump { JUMP_BYTES } else { 0 };
+        LABEL_BYTES + bytes_of_pushes(&slots) + jump - usize::from(is_single[index])
+    });
+    bytes.sum()
+}
+
+/// Bytes of calls of push helpers.
+fn bytes_of_pushes(slots: &[Slot]) -> usize {
+    let runs = slots.chunk_by(|a, b| a.type_.in_frame() == b.type_.in_frame());
+    let calls: usize = runs.map(|run| run.len().div_ceil(PUSH_GROUP)).sum();
+    let reads: usize = slots.iter().map(|slot| 2 + usize::from(slot.local > 127)).sum();
+    calls * CALL_BYTES + reads
+}
+
 /// How often a landing's test is assumed to run.
 fn weight(tree: &Tree, site: Site) -> f64 {
-    let depth = tree.loops_around(tree.landing_row(site));
-    LOOP_WEIGHT.powi(depth.min(MAX_DEPTH) as i32)
+    LOOP_WEIGHT.powi(loops_around(tree, site).min(MAX_DEPTH) as i32)
+}
+
+fn loops_around(tree: &Tree, site: Site) -> u32 {
+    tree.loops_around(tree.landing_row(site))
 }
 
 impl Paths {
@@ -108,25 +136,6 @@ impl Paths {
 
     fn child(&self, node: usize, slot: u32) -> Option<usize> {
         self.nodes[node].children.iter().copied().find(|&child| self.nodes[child].slot == slot)
-    }
-
-    fn bytes_to_add(&self, mask: u64) -> f64 {
-        let mut node = 0;
-        let mut slots = Self::slots(mask).peekable();
-        while let Some(next) = slots.peek().and_then(|&slot| self.child(node, slot)) {
-            node = next;
-            slots.next();
-        }
-        match slots.count() {
-            0 if node == 0 || !self.nodes[node].sites.is_empty() => 0.0,
-            count => EPILOGUE_BYTES + SLOT_BYTES * count as f64,
-        }
-    }
-
-    /// Sites that are not known by the epilogue that they leave for.
-    fn sites_to_bring(&self) -> usize {
-        let is_single = |node: &&Node| node.sites.len() == 1 && node.children.is_empty();
-        self.nodes.iter().map(|node| node.sites.len()).sum::<usize>() - self.nodes.iter().filter(is_single).count()
     }
 
     fn add(&mut self, mask: u64, site: Site) {

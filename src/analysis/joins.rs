@@ -14,14 +14,21 @@
 //! A call's value is followed into a local, out of blocks and arms, and over unconditional branches out of blocks. It is
 //! not followed out of anything that could catch the resumed callee's exception.
 //!
+//! In a loop, ways that come by without a call pay for the test in each turn: there must not be more of them than of the
+//! calls.
+//!
 //! A single call is moved in this way if its value leaves a block or an arm: there its test would have to be in place.
 
-use std::collections::BTreeMap;
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::analysis::fork_path::{CallClass, ForkPath};
 use crate::analysis::listing::{Listing, Row};
-use crate::ir::{Function, Kind, Module, Type};
+use crate::ir::{Function, Kind, Module, Name, Type};
 use crate::plan::LocalIndex;
+
+/// Expressions that are looked at to find out from where a point is reached, at most.
+const MAX_LOOKS: usize = 1000;
 
 /// Where ways meet.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -59,14 +66,18 @@ pub fn find(module: Module<'_>, path: &ForkPath, function: Function<'_>, listing
             CallClass::Direct(callee) => Some(callee),
             CallClass::Indirect => None,
         };
-        let Some(point) = follow(listing, row).filter(|&point| !is_in_loop(listing, point)) else { continue };
+        let Some(point) = follow(listing, row) else { continue };
         let join = groups.entry((point, result)).or_insert(Join { point, calls: Vec::new(), result, callee });
         join.calls.push(row);
         join.callee = join.callee.filter(|_| join.callee == callee);
     }
     // Where several groups come to one point, the others would be taken for the first.
     let mut largest: BTreeMap<Point, Join> = BTreeMap::new();
+    let branches = LazyCell::new(|| count_branches(function));
     for join in groups.into_values().filter(|join| join.calls.len() > 1 || leaves_block(listing, join.calls[0])) {
+        if is_in_loop(listing, join.point) && !is_mostly_reached_by_calls(listing, &branches, &join) {
+            continue;
+        }
         let place = match join.point {
             Point::Statement { block, child, .. } => Point::Statement { block, child, local: None },
             value => value,
@@ -86,7 +97,46 @@ fn leaves_block(listing: &Listing, call: Row) -> bool {
     is_block && listing.node(call).type_().is_concrete()
 }
 
-/// Whether the point is in a loop. There the test would cost time on ways that come by without a call.
+/// How many branches go to each label.
+fn count_branches(function: Function<'_>) -> HashMap<Name, usize> {
+    let code = function.code();
+    let mut counts = HashMap::new();
+    for row in &code.rows {
+        let named = matches!(row.kind(), Kind::Break | Kind::BrOn).then(|| row.named()).flatten();
+        for label in named.into_iter().chain(code.labels(row)) {
+            *counts.entry(label).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// Whether at least half of the ways to where calls meet come from one of them.
+fn is_mostly_reached_by_calls(listing: &Listing, branches: &HashMap<Name, usize>, join: &Join) -> bool {
+    let mut ends = vec![match join.point {
+        Point::Value(row) => row,
+        Point::Statement { block, child, .. } => listing.children(block)[child as usize - 1],
+    }];
+    let mut ways = 0;
+    for _ in 0..MAX_LOOKS {
+        let Some(row) = ends.pop() else { return ways <= 2 * join.calls.len() };
+        let node = listing.node(row);
+        match (node.kind(), &listing.children(row)[..]) {
+            (Kind::Block | Kind::Loop, [.., last]) => {
+                let label = node.expr().label_name().filter(|_| node.kind() == Kind::Block);
+                ways += label.and_then(|label| branches.get(&label)).unwrap_or(&0);
+                ends.push(*last);
+            }
+            (Kind::If, [_condition, arms @ ..]) => {
+                ways += 2 - arms.len();
+                ends.extend(arms);
+            }
+            _ => ways += usize::from(node.type_() != Type::UNREACHABLE),
+        }
+    }
+    false
+}
+
+/// Whether the point is in a loop. There the test costs time on ways that come by without a call.
 fn is_in_loop(listing: &Listing, point: Point) -> bool {
     let (Point::Value(row) | Point::Statement { block: row, .. }) = point;
     listing.loops_around(row) > 0
