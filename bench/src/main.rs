@@ -7,6 +7,7 @@
 //!
 //! Reading order: [`modules`] (what is measured), [`columns`] (how it is instrumented), [`rows`] (the measurements), with
 //! [`wasm`] (reading modules), [`node`] and [`guest`] (the two engines) below it; [`results`], [`report`], [`chart`].
+//! Beside it, [`instructions`] counts what is executed, for work on the pass.
 #![forbid(unsafe_code)]
 
 mod causes;
@@ -14,6 +15,7 @@ mod chart;
 mod columns;
 mod cpu;
 mod guest;
+mod instructions;
 mod modules;
 mod node;
 mod report;
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let outcome = match arguments.next().as_deref() {
         Some("worker") => worker::main(&arguments.collect::<Vec<_>>()),
+        Some("instructions") => instructions::main(&arguments.collect::<Vec<_>>()),
         _ => measure(&Cli::parse()),
     };
     match outcome {

@@ -55,6 +55,15 @@ fn split(arguments: &[String]) -> Result<(&[String], &[String], Vec<i32>)> {
     Ok((&arguments[..at], rest, numbers.collect::<Result<_>>()?))
 }
 
+/// Where a module's machine code is, and its functions in it.
+fn place_of_code(module: &Module) -> Value {
+    let functions = module.functions().map(|function| {
+        let (index, name) = (function.index.as_u32(), function.name);
+        json!({ "index": index, "name": name, "offset": function.offset, "length": function.len })
+    });
+    json!({ "start": module.text().as_ptr() as usize, "functions": functions.collect::<Vec<_>>() })
+}
+
 /// `ROUNDS ROTATION ENTRY KIND=FILE... -- ARGUMENT...`: runs the programs in turn.
 fn run(arguments: &[String]) -> Result<Value> {
     let (words, args, numbers) = split(arguments)?;
@@ -77,7 +86,8 @@ fn run(arguments: &[String]) -> Result<Value> {
             ensure!(guest.written() == expected, "program {at} wrote {} bytes, not {expected}", guest.written());
         }
     }
-    Ok(json!({ "seconds": seconds }))
+    let code: Vec<Value> = programs.iter().map(|program| place_of_code(&program.module)).collect();
+    Ok(json!({ "seconds": seconds, "code": code }))
 }
 
 /// `ENTRY KIND=FILE[,RESUME] -- ARGUMENT...`: forks in place at every call of the entry.
