@@ -48,6 +48,8 @@ pub struct Join {
     pub result: Type,
     /// The function that all of them call directly, if that is one.
     pub callee: Option<u32>,
+    /// The expression that ends where they meet.
+    end: Row,
 }
 
 /// The joins of a function's landings.
@@ -66,8 +68,8 @@ pub fn find(module: Module<'_>, path: &ForkPath, function: Function<'_>, listing
             CallClass::Direct(callee) => Some(callee),
             CallClass::Indirect => None,
         };
-        let Some(point) = follow(listing, row) else { continue };
-        let join = groups.entry((point, result)).or_insert(Join { point, calls: Vec::new(), result, callee });
+        let Some((point, end)) = follow(listing, row) else { continue };
+        let join = groups.entry((point, result)).or_insert(Join { point, calls: Vec::new(), result, callee, end });
         join.calls.push(row);
         join.callee = join.callee.filter(|_| join.callee == callee);
     }
@@ -112,21 +114,19 @@ fn count_branches(function: Function<'_>) -> HashMap<Name, usize> {
 
 /// Whether at least half of the ways to where calls meet come from one of them.
 fn is_mostly_reached_by_calls(listing: &Listing, branches: &HashMap<Name, usize>, join: &Join) -> bool {
-    let mut ends = vec![match join.point {
-        Point::Value(row) => row,
-        Point::Statement { block, child, .. } => listing.children(block)[child as usize - 1],
-    }];
+    let mut ends = vec![join.end];
     let mut ways = 0;
     for _ in 0..MAX_LOOKS {
         let Some(row) = ends.pop() else { return ways <= 2 * join.calls.len() };
         let node = listing.node(row);
-        match (node.kind(), &listing.children(row)[..]) {
-            (Kind::Block | Kind::Loop, [.., last]) => {
+        match (node.kind(), listing.last_child(row)) {
+            (Kind::Block | Kind::Loop, Some(last)) => {
                 let label = node.expr().label_name().filter(|_| node.kind() == Kind::Block);
                 ways += label.and_then(|label| branches.get(&label)).unwrap_or(&0);
-                ends.push(*last);
+                ends.push(last);
             }
-            (Kind::If, [_condition, arms @ ..]) => {
+            (Kind::If, _) => {
+                let arms = &listing.children(row)[1..];
                 ways += 2 - arms.len();
                 ends.extend(arms);
             }
@@ -147,9 +147,9 @@ fn has_marker(result: Type) -> bool {
     result == Type::NONE || result.is_numeric() && result.components().len() == 1 && result.keyword() != Some("v128")
 }
 
-/// The furthest point that the call's value gets to while nothing else happens; `None` if that is not out of the
-/// statement that the call is in.
-fn follow(listing: &Listing, call: Row) -> Option<Point> {
+/// The furthest point that the call's value gets to while nothing else happens, and the expression that ends there;
+/// `None` if that is not out of the statement that the call is in.
+fn follow(listing: &Listing, call: Row) -> Option<(Point, Row)> {
     let mut at = call;
     while listing.node(at).type_().is_concrete() {
         let parent = listing.parent(at)?;
@@ -167,14 +167,15 @@ fn follow(listing: &Listing, call: Row) -> Option<Point> {
         };
         match goes_on.filter(|&next| listing.node(next).type_().is_concrete()) {
             Some(next) => at = next,
-            None => return (at != call).then_some(Point::Value(at)),
+            None => return (at != call).then_some((Point::Value(at), at)),
         }
     }
     if at == call { follow_statement(listing, call, None) } else { None }
 }
 
-/// The furthest point that control gets to behind a statement while nothing else happens.
-fn follow_statement(listing: &Listing, statement: Row, local: Option<LocalIndex>) -> Option<Point> {
+/// The furthest point that control gets to behind a statement while nothing else happens, and the expression that ends
+/// there.
+fn follow_statement(listing: &Listing, statement: Row, local: Option<LocalIndex>) -> Option<(Point, Row)> {
     let mut at = statement;
     loop {
         let parent = listing.parent(at)?;
@@ -185,7 +186,8 @@ fn follow_statement(listing: &Listing, statement: Row, local: Option<LocalIndex>
                 Some(next) => {
                     let target = jump_target(listing, next).filter(|&t| listing.node(t).type_() == Type::NONE);
                     if target.is_none() {
-                        return Some(Point::Statement { block: parent, child: listing.node(next).child, local });
+                        let point = Point::Statement { block: parent, child: listing.node(next).child, local };
+                        return Some((point, at));
                     }
                     target
                 }

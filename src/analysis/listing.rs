@@ -55,6 +55,11 @@ impl Listing {
         children
     }
 
+    /// The child that executes last.
+    pub fn last_child(&self, row: Row) -> Option<Row> {
+        (self.node(row).first < row.0).then(|| Row(row.0 - 1))
+    }
+
     pub fn next_sibling(&self, row: Row) -> Option<Row> {
         self.next[row.0 as usize]
     }
