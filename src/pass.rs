@@ -306,6 +306,7 @@ fn make_plans<'m>(
     runtime: &Runtime,
 ) -> Result<Vec<FunctionPlan>, Error> {
     let rules = reference_rules(module, path, options);
+    let indices = path.defined();
     let plans: Vec<Mutex<Option<Result<FunctionPlan, Refusal<'m>>>>> =
         functions.iter().map(|_| Mutex::new(None)).collect();
     pass.for_each_function(functions, &|i, function| {
@@ -314,7 +315,9 @@ fn make_plans<'m>(
         let joined = transform::joins::mark(module, runtime, &listing, &joins);
         // The plan makes another, of the marked body, and each can be larger than the body.
         drop(listing);
-        let plan = |joined: &Joined| analysis::plan_function(module, path, function, options.replay, &rules, joined);
+        let plan = |joined: &Joined| {
+            analysis::plan_function(module, path, function, indices[i], options.replay, &rules, joined)
+        };
         let plan = plan(&joined).or_else(|refusal| {
             // What the function has to do with references may be different for each of the calls that meet.
             if joins.is_empty() {

@@ -20,8 +20,9 @@
 //!
 //! A branch takes along the site, and values that the epilogue expects in other registers. wasmtime puts that code
 //! between the test and what follows, so that execution that stays has to jump over it; if the branch is in an arm of an
-//! `if`, it goes to the end of the function. Such tests are for the inner loops of functions with exact epilogues, but not
-//! for very large functions: V8's baseline compiler remembers at each `if` where all locals are.
+//! `if`, it goes to the end of the function. Such tests are for functions with exact epilogues: in their inner loops, and
+//! where they call themselves, because what a branch takes along can make the engine's frame larger. Very large functions
+//! have none: V8's baseline compiler remembers at each `if` where all locals are.
 
 use crate::analysis::regions::Tree;
 use crate::frame::PUSH_GROUP;
@@ -63,8 +64,8 @@ struct Paths {
 }
 
 /// Fills in the epilogues, and which of them each landing's test leaves for. The frame must be laid out; where all sites
-/// share one epilogue, its slots are put in order by type.
-pub fn share(plan: &mut FunctionPlan, tree: &Tree) {
+/// share one epilogue, its slots are put in order by type. `index` is the function's own.
+pub fn share(plan: &mut FunctionPlan, tree: &Tree, index: u32) {
     let mut paths = Paths { nodes: vec![Node { slot: u32::MAX, parent: 0, children: Vec::new(), sites: Vec::new() }] };
     let slots = plan.sometimes().len() as u32;
     // Dead values that one epilogue for all would keep.
@@ -81,6 +82,8 @@ pub fn share(plan: &mut FunctionPlan, tree: &Tree) {
     let bytes = bytes_of(&exact) as f64 - common as f64;
     let is_worth_it = cost * BYTES_PER_COST >= bytes;
     let has_arms = is_worth_it && plan.landings.len() <= MAX_ARMS;
+    let is_recursive = plan.landings.iter().any(|landing| landing.direct == Some(index));
+    let min_depth = if is_recursive { 0 } else { MIN_ARM_DEPTH };
     plan.epilogues = if is_worth_it {
         exact
     } else {
@@ -92,7 +95,7 @@ pub fn share(plan: &mut FunctionPlan, tree: &Tree) {
         for &site in &epilogue.sites {
             let landing = &mut plan.landings[site.0 as usize];
             landing.epilogue = index;
-            let is_arm = has_arms && loops_around(tree, site) >= MIN_ARM_DEPTH;
+            let is_arm = has_arms && loops_around(tree, site) >= min_depth;
             landing.test_form = if is_arm { TestForm::Arm } else { TestForm::Branch };
         }
     }

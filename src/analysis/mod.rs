@@ -20,11 +20,12 @@ use crate::ir::{Function, Module};
 use crate::options::Replay;
 use crate::plan::FunctionPlan;
 
-/// Decides everything about one function of the fork path.
+/// Decides everything about one function of the fork path, whose index in the module is given.
 pub fn plan_function<'m>(
     module: Module<'m>,
     path: &ForkPath,
     function: Function<'m>,
+    index: u32,
     replay: Replay,
     rules: &references::ReferenceRules,
     joined: &Joined,
@@ -37,6 +38,6 @@ pub fn plan_function<'m>(
     state_tests::place_tests(&mut plan, &tree, module, !path.is_shared());
     frames::lay_out(&mut plan);
     slot_order::improve(&mut plan);
-    epilogues::share(&mut plan, &tree);
+    epilogues::share(&mut plan, &tree, index);
     Ok(plan)
 }
