@@ -21,8 +21,10 @@
 //! A branch takes along the site, and values that the epilogue expects in other registers. wasmtime puts that code
 //! between the test and what follows, so that execution that stays has to jump over it; if the branch is in an arm of an
 //! `if`, it goes to the end of the function. Such tests are for functions with exact epilogues: in their inner loops, and
-//! where they call themselves, because what a branch takes along can make the engine's frame larger. Very large functions
-//! have none: V8's baseline compiler remembers at each `if` where all locals are.
+//! where they call themselves, because what a branch takes along can make the engine's frame larger.
+//!
+//! V8's baseline compiler remembers for each label, and at each `if`, where all locals are. What it needs at most is what
+//! the largest functions need: these have no arms, and exact epilogues must be worth this memory, too.
 
 use crate::analysis::regions::Tree;
 use crate::frame::PUSH_GROUP;
@@ -34,6 +36,11 @@ const LOOP_WEIGHT: f64 = 4.0;
 const MAX_DEPTH: u32 = 3;
 /// Bytes that it is worth not to keep one dead value up to a test outside of loops.
 const BYTES_PER_COST: f64 = 0.45;
+
+/// Labels times locals that compilers have room for anyway.
+const FREE_CELLS: usize = 4000;
+/// Bytes that it is worth to spare them one more.
+const BYTES_PER_CELL: f64 = 3.0;
 
 /// Bytes of an epilogue's block.
 const LABEL_BYTES: usize = 3;
@@ -80,7 +87,8 @@ pub fn share(plan: &mut FunctionPlan, tree: &Tree, index: u32) {
     by_type.sort_by_key(|slot| slot.type_.in_frame());
     let common = bytes_of_pushes(&by_type) + MASK_BYTES + LABEL_BYTES;
     let bytes = bytes_of(&exact) as f64 - common as f64;
-    let is_worth_it = cost * BYTES_PER_COST >= bytes;
+    let cells = (exact.len() * plan.locals.len()).saturating_sub(FREE_CELLS);
+    let is_worth_it = cost * BYTES_PER_COST >= bytes + cells as f64 * BYTES_PER_CELL;
     let has_arms = is_worth_it && plan.landings.len() <= MAX_ARMS;
     let is_recursive = plan.landings.iter().any(|landing| landing.direct == Some(index));
     let min_depth = if is_recursive { 0 } else { MIN_ARM_DEPTH };
