@@ -172,7 +172,9 @@ bool uses_segments(const Function& func) {
 }
 
 std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust::String> functions,
-                                           rust::Slice<const rust::String> globals, rust::Str table_name,
+                                           rust::Slice<const rust::String> globals,
+                                           rust::Slice<const rust::String> shared_functions,
+                                           rust::Slice<const rust::String> shared_globals, rust::Str table_name,
                                            rust::Slice<const ResumeEntry> entries, rust::Str import_module_name,
                                            rust::Str table_export) {
   auto result = std::make_unique<SecondModule>(first);
@@ -184,17 +186,18 @@ std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust
   second.debugInfoSymbolNames = first.debugInfoSymbolNames;
 
   UsedItems used;
-  std::set<Name> moved;
-  for (auto& name : functions) {
-    auto* original = first.getFunction(to_name(name));
-    auto* copy = ModuleUtils::copyFunction(original, second);
-    copy->hasExplicitName = original->hasExplicitName;
-    ItemCollector(used).walk(copy->body);
-    moved.insert(original->name);
+  for (auto& list : {functions, shared_functions}) {
+    for (auto& name : list) {
+      auto* original = first.getFunction(to_name(name));
+      auto* copy = ModuleUtils::copyFunction(original, second);
+      copy->hasExplicitName = original->hasExplicitName;
+      ItemCollector(used).walk(copy->body);
+    }
   }
-  auto moved_globals = as_names(globals);
+  auto moved = as_names(functions), moved_globals = as_names(globals), own_globals = as_names(shared_globals);
+  own_globals.insert(moved_globals.begin(), moved_globals.end());
   for (auto& global : first.globals) {
-    if (moved_globals.count(global->name)) {
+    if (own_globals.count(global->name)) {
       second.addGlobal(std::make_unique<Global>(*global));
     }
   }
@@ -205,9 +208,9 @@ std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust
   exports.add(ModuleItemKind::Table, table, as_name(table_export));
   auto import_module = as_name(import_module_name);
   for (auto& [kind, name] : used.items) {
-    bool is_moved = kind == ModuleItemKind::Function && moved.count(name) ||
-                    kind == ModuleItemKind::Global && moved_globals.count(name);
-    if (!is_moved) {
+    bool is_there = kind == ModuleItemKind::Function && second.getFunctionOrNull(name) ||
+                    kind == ModuleItemKind::Global && own_globals.count(name);
+    if (!is_there) {
       add_import(first, second, kind, name, import_module, exports.get(kind, name));
     }
   }

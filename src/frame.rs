@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 
 use crate::ir::{Hierarchy, Type};
-use crate::plan::{FunctionNumber, FunctionPlan, Masks, Site, Slot};
+use crate::plan::{Epilogue, FunctionNumber, FunctionPlan, Masks, Site, Slot};
 
 /// Stands for the site in frames that hold none.
 pub const NO_SITE: i32 = -1;
@@ -30,37 +30,52 @@ pub const MASK_BITS: usize = 64;
 /// The masks of a function by site.
 pub type MasksBySite = Vec<u64>;
 
+/// What the functions that give masks are to give, by number.
+#[derive(Default)]
+pub struct MaskFunctions {
+    pub masks: Vec<MasksBySite>,
+    /// The first so many serve functions on the fork path themselves, the others only resume functions.
+    pub shared: usize,
+}
+
 /// Tells functions and epilogues where their masks are. A function's masks say which slots of
 /// [`FunctionPlan::sometimes`] a frame holds: a bit for each, the last slot's the lowest. Gives those that do not fit in
-/// one number, for which there are to be functions, by number; functions with equal masks share them.
-pub fn lay_out_masks(plans: &mut [FunctionPlan]) -> Vec<MasksBySite> {
+/// one number, for which there are to be functions; functions with equal masks share them.
+pub fn lay_out_masks(plans: &mut [FunctionPlan]) -> MaskFunctions {
     let mut numbers: HashMap<MasksBySite, u32> = HashMap::new();
     // Of the functions that share a number the first has the resume function.
     let mut owners: HashMap<FunctionNumber, usize> = HashMap::new();
-    for index in 0..plans.len() {
-        let (before, plan) = plans.split_at_mut(index);
-        let plan = &mut plan[0];
-        if plan.sometimes().is_empty() {
-            continue;
+    let pushes_by_mask = |plan: &FunctionPlan| plan.epilogues.iter().any(Epilogue::pushes_by_mask);
+    let mut shared = 0;
+    for is_shared in [true, false] {
+        for index in 0..plans.len() {
+            let (before, plan) = plans.split_at_mut(index);
+            let plan = &mut plan[0];
+            if plan.sometimes().is_empty() || pushes_by_mask(plan) != is_shared {
+                continue;
+            }
+            if plan.shares_resume {
+                let owner = &before[owners[&plan.number]];
+                (plan.masks, plan.epilogues) = (owner.masks, owner.epilogues.clone());
+                continue;
+            }
+            owners.insert(plan.number, index);
+            plan.masks = Some(packed(plan).unwrap_or_else(|| {
+                let next = numbers.len() as u32;
+                let number = *numbers.entry(plan.sites().map(|site| mask(plan, site)).collect()).or_insert(next);
+                Masks::Function(number, plan.sometimes().len() as u32)
+            }));
+            for epilogue in plan.epilogues.iter_mut().filter(|epilogue| epilogue.pushes_by_mask()) {
+                epilogue.masks = plan.masks;
+            }
         }
-        if plan.shares_resume {
-            let owner = &before[owners[&plan.number]];
-            (plan.masks, plan.epilogues) = (owner.masks, owner.epilogues.clone());
-            continue;
-        }
-        owners.insert(plan.number, index);
-        plan.masks = Some(packed(plan).unwrap_or_else(|| {
-            let next = numbers.len() as u32;
-            let number = *numbers.entry(plan.sites().map(|site| mask(plan, site)).collect()).or_insert(next);
-            Masks::Function(number, plan.sometimes().len() as u32)
-        }));
-        for epilogue in plan.epilogues.iter_mut().filter(|epilogue| epilogue.slots.iter().any(|slot| slot.1)) {
-            epilogue.masks = plan.masks;
+        if is_shared {
+            shared = numbers.len();
         }
     }
     let mut masks: Vec<(u32, MasksBySite)> = numbers.into_iter().map(|(masks, number)| (number, masks)).collect();
     masks.sort_unstable();
-    masks.into_iter().map(|(_, masks)| masks).collect()
+    MaskFunctions { masks: masks.into_iter().map(|(_, masks)| masks).collect(), shared }
 }
 
 /// The mask of a site.

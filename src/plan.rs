@@ -193,6 +193,12 @@ pub struct Epilogue {
     pub masks: Option<Masks>,
 }
 
+impl Epilogue {
+    pub fn pushes_by_mask(&self) -> bool {
+        self.slots.iter().any(|&(_, masked)| masked)
+    }
+}
+
 /// Where a function's masks are.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Masks {

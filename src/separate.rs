@@ -1,7 +1,8 @@
 //! The resume functions in a module of their own.
 //!
 //! The first module keeps everything that runs normally and while unwinding; the second holds the resume functions and
-//! the helpers that only they use, imports the rest from the first, and fills the resume table when it is instantiated.
+//! the helpers that only they use, has its own of those that they call on their ways in and out, imports the rest from
+//! the first, and fills the resume table when it is instantiated.
 //! The table's name carries a digest of the second module, so that engines refuse to link a wrong pair.
 
 use std::collections::{HashMap, HashSet};
@@ -22,17 +23,29 @@ pub fn separate<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, text:
     let slots = entries.iter().map(|(_, name)| name);
     let mut moved: HashSet<Name> = slots.filter(can_move).map(|name| Name::of(name)).collect();
     keep_what_others_call(module, &mut moved);
-    let helpers = helpers_used_only_by(module, runtime, &moved);
+    moved.extend(helpers_used_only_by(module, runtime, &moved));
     let names = module.functions().into_iter().map(|f| f.name());
-    let functions: Vec<String> = names.filter(|n| moved.contains(n) || helpers.contains(n)).map(Name::text).collect();
-    // Whatever reads those globals calls one of these helpers first: if they all move, no reader stays.
-    let popping = runtime.pops_of_several.iter().map(|name| Name::of(name));
-    let globals = if popping.clone().all(|name| helpers.contains(&name)) { &runtime.popped_globals[..] } else { &[] };
+    let functions: Vec<String> = names.filter(|n| moved.contains(n)).map(Name::text).collect();
+    let shared = helpers_of_both(module, runtime, &moved);
+    let (mut globals, mut shared_globals) = (Vec::new(), Vec::new());
+    for scratch in &runtime.scratch {
+        let mut helpers = scratch.helpers.iter().map(|name| Name::of(name));
+        match helpers.clone().all(|name| moved.contains(&name)) {
+            true => globals.extend(scratch.globals.iter().cloned()),
+            false if helpers.any(|name| moved.contains(&name) || shared.contains(&name)) => {
+                shared_globals.extend(scratch.globals.iter().cloned());
+            }
+            false => {}
+        }
+    }
+    let shared_functions: Vec<String> = shared.into_iter().map(Name::text).collect();
     let placeholder = format!("{}{}", abi::RESUME_TABLE, "0".repeat(DIGEST_DIGITS));
     let mut second = module
         .split(&Split {
             functions: &functions,
-            globals,
+            globals: &globals,
+            shared_functions: &shared_functions,
+            shared_globals: &shared_globals,
             table,
             entries: &entries,
             import_module: abi::RESUME_MODULE,
@@ -73,6 +86,17 @@ fn direct_uses(module: Module<'_>) -> impl Iterator<Item = (Name, Name)> {
     let functions = module.functions();
     let calls = module.calls().into_iter().filter(|call| call.kind == kind::CALL || call.kind == kind::REF_FUNC);
     calls.filter_map(move |call| Some((functions[call.caller as usize].name(), call.target()?)))
+}
+
+/// Helpers that moved functions call on their ways in and out, and that others call, too: a call within a module is
+/// cheaper than one of an import. In the order of their names.
+fn helpers_of_both(module: Module<'_>, runtime: &Runtime, moved: &HashSet<Name>) -> Vec<Name> {
+    let on_the_way: HashSet<Name> = runtime.on_the_way.iter().map(|name| Name::of(name)).collect();
+    let called = direct_uses(module).filter(|(caller, _)| moved.contains(caller)).map(|(_, callee)| callee);
+    let mut called: Vec<Name> = called.filter(|callee| on_the_way.contains(callee) && !moved.contains(callee)).collect();
+    called.sort_unstable_by_key(|name| name.text());
+    called.dedup();
+    called
 }
 
 /// Helpers of ours that nothing uses but what is moved.

@@ -216,6 +216,10 @@ impl<'m> Builder<'m> {
         self.binary(unsafe { c::BinaryenLtUInt32() }, left, right)
     }
 
+    pub fn i64_shl(self, value: Expr<'m>, bits: Expr<'m>) -> Expr<'m> {
+        self.binary(unsafe { c::BinaryenShlInt64() }, value, bits)
+    }
+
     pub fn i32_eqz(self, value: Expr<'m>) -> Expr<'m> {
         // SAFETY: the operand is of this module, and an i32.
         Expr::from_raw(unsafe { c::BinaryenUnary(self.raw(), c::BinaryenEqZInt32(), value.raw()) })

@@ -326,6 +326,8 @@ pub mod bridge {
             first: Pin<&mut Module>,
             functions: &[String],
             globals: &[String],
+            shared_functions: &[String],
+            shared_globals: &[String],
             table: &str,
             entries: &[ResumeEntry],
             import_module: &str,

@@ -11,6 +11,9 @@ pub struct Split<'a> {
     pub functions: &'a [String],
     /// Globals that only those functions use.
     pub globals: &'a [String],
+    /// Functions, and globals, of which each module gets its own.
+    pub shared_functions: &'a [String],
+    pub shared_globals: &'a [String],
     /// The resume table, and its slots: index and function.
     pub table: &'a str,
     pub entries: &'a [(u64, String)],
@@ -36,6 +39,8 @@ impl<'m> Module<'m> {
             self.pin(),
             split.functions,
             split.globals,
+            split.shared_functions,
+            split.shared_globals,
             split.table,
             &entries,
             split.import_module,

@@ -19,17 +19,26 @@ use crate::plan::{Epilogue, FunctionPlan, InPlace, Site, Slot};
 use crate::transform::FunctionCx;
 use crate::transform::references::held_value;
 
+/// What a push helper takes or a pop helper gives: a type, whether the mask says for each value if the frame holds it,
+/// and how many values.
+pub type GroupKind = (Type, bool, usize);
+
 /// One call of a push helper: values of one type, as locals or components of locals that are tuples.
 pub struct PushGroup {
-    pub type_: Type,
-    /// Whether the mask says for each value if it is pushed.
-    pub masked: bool,
+    type_: Type,
+    masked: bool,
     /// Local and, for a tuple, component.
-    pub values: Vec<(u32, Option<u32>)>,
+    values: Vec<(u32, Option<u32>)>,
+}
+
+impl PushGroup {
+    pub fn kind(&self) -> GroupKind {
+        (self.type_, self.masked, self.values.len())
+    }
 }
 
 /// Values of a frame in the order in which they are pushed, grouped for the push helpers.
-fn push_groups(slots: impl Iterator<Item = (Slot, bool)>) -> Vec<PushGroup> {
+fn group(slots: impl Iterator<Item = (Slot, bool)>) -> Vec<PushGroup> {
     let mut groups: Vec<PushGroup> = Vec::new();
     for (slot, masked) in slots {
         let components = slot.type_.components();
@@ -49,20 +58,26 @@ fn push_groups(slots: impl Iterator<Item = (Slot, bool)>) -> Vec<PushGroup> {
 
 /// The groups of an epilogue.
 fn epilogue_groups(epilogue: &Epilogue) -> Vec<PushGroup> {
-    push_groups(epilogue.slots.iter().copied())
+    group(epilogue.slots.iter().copied())
 }
 
 /// The groups that all epilogues of a function go on with.
 fn always_groups(plan: &FunctionPlan) -> Vec<PushGroup> {
-    push_groups(plan.always().iter().map(|&slot| (slot, false)))
+    group(plan.always().iter().map(|&slot| (slot, false)))
 }
 
-/// All groups of a function and of its resume function.
-pub fn all_push_groups(plan: &FunctionPlan) -> Vec<PushGroup> {
-    let common = plan.common_epilogue();
-    let mut groups: Vec<PushGroup> = plan.epilogues.iter().chain([&common]).flat_map(epilogue_groups).collect();
+/// All groups of a function.
+pub fn push_groups_of(plan: &FunctionPlan) -> Vec<PushGroup> {
+    plan.epilogues.iter().flat_map(epilogue_groups).chain(always_groups(plan)).collect()
+}
+
+/// The groups of its resume function; the last one apart, if a helper is to take it that ends the frame, too: numbers as
+/// large as pointers are most of what is always saved, and for others such helpers are larger than what they spare.
+pub fn push_groups_of_resume(plan: &FunctionPlan, pointer: Type) -> (Vec<PushGroup>, Option<PushGroup>) {
+    let mut groups = epilogue_groups(&plan.common_epilogue());
     groups.extend(always_groups(plan));
-    groups
+    let last = groups.pop_if(|group| group.type_ == pointer && !group.masked);
+    (groups, last)
 }
 
 /// Code that runs the body, and pushes the frame when a test leaves it: gives the site once the frame's locals are
@@ -70,7 +85,21 @@ pub fn all_push_groups(plan: &FunctionPlan) -> Vec<PushGroup> {
 pub fn push_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>) -> Expr<'m> {
     let code = leave_in_place(cx, body);
     let site = push_sometimes(cx, code);
-    push_groups_of(cx, always_groups(cx.plan), site)
+    push(cx, always_groups(cx.plan), site)
+}
+
+/// The same in a resume function; with function number, and whether the frame did not fit.
+pub fn push_frame_again<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>) -> Expr<'m> {
+    let mut site = enter_epilogue(cx, 0, &leave_in_place(cx, body));
+    if let Some(masks) = cx.plan.masks {
+        site = cx.select_mask(site, masks);
+    }
+    let (groups, last) = push_groups_of_resume(cx.plan, cx.runtime.pointer());
+    let mut operands = vec![push(cx, groups, site)];
+    operands.extend(last.iter().flat_map(|group| values(cx, group)));
+    operands.push(cx.build.i32(cx.plan.number.0));
+    let helper = cx.runtime.finish_again_helper(last.as_ref().map(PushGroup::kind));
+    cx.build.call(&helper, &operands, Type::I32)
 }
 
 /// The body, and the blocks of tests in place, which bring the callee's value.
@@ -107,7 +136,7 @@ fn push_sometimes<'m>(cx: &FunctionCx<'_, 'm>, mut code: Vec<Expr<'m>>) -> Expr<
         if let Some(masks) = epilogue.masks {
             site = cx.select_mask(site, masks);
         }
-        site = push_groups_of(cx, epilogue_groups(epilogue), site);
+        site = push(cx, epilogue_groups(epilogue), site);
         code = match epilogue.next {
             None => {
                 debug_assert_eq!(index, last);
@@ -135,17 +164,21 @@ fn enter_epilogue<'m>(cx: &FunctionCx<'_, 'm>, index: usize, code: &[Expr<'m>]) 
     build.block(None, &[left, build.i32(site)], Some(Type::I32))
 }
 
-fn push_groups_of<'m>(cx: &FunctionCx<'_, 'm>, groups: Vec<PushGroup>, mut site: Expr<'m>) -> Expr<'m> {
-    let build = cx.build;
+/// Pushes groups; gives the site on.
+fn push<'m>(cx: &FunctionCx<'_, 'm>, groups: Vec<PushGroup>, mut site: Expr<'m>) -> Expr<'m> {
     for group in groups {
         let mut operands = vec![site];
-        for &(local, component) in &group.values {
-            let value = held_value(cx, local);
-            operands.push(component.map_or(value, |i| build.tuple_extract(value, i)));
-        }
-        site = build.call(&cx.runtime.push_helper(group.type_, group.masked, group.values.len()), &operands, Type::I32);
+        operands.extend(values(cx, &group));
+        site = cx.build.call(&cx.runtime.push_helper(group.kind()), &operands, Type::I32);
     }
     site
+}
+
+fn values<'m>(cx: &FunctionCx<'_, 'm>, group: &PushGroup) -> impl Iterator<Item = Expr<'m>> {
+    group.values.iter().map(|&(local, component)| {
+        let value = held_value(cx, local);
+        component.map_or(value, |i| cx.build.tuple_extract(value, i))
+    })
 }
 
 /// One call of a pop helper.
@@ -193,7 +226,7 @@ pub fn pop_frame<'m>(cx: &FunctionCx<'_, 'm>) -> Vec<Expr<'m>> {
             continue;
         }
         let type_ = group.slots[0].type_;
-        code.push(build.call(&cx.runtime.pop_helper(type_, group.masked, group.size), &[], Type::NONE));
+        code.push(build.call(&cx.runtime.pop_helper((type_, group.masked, group.size)), &[], Type::NONE));
         for (i, slot) in group.slots.iter().enumerate() {
             code.push(build.local_set(slot.local, build.global_get(&cx.runtime.popped_global(type_, i), type_)));
         }
@@ -206,7 +239,7 @@ fn pop_slot<'m>(cx: &FunctionCx<'_, 'm>, slot: &Slot, masked: bool) -> Expr<'m> 
     let components = slot.type_.components();
     if components.len() == 1 {
         let type_ = slot.type_.in_frame();
-        let popped = build.call(&cx.runtime.pop_helper(type_, masked, 1), &[], type_);
+        let popped = build.call(&cx.runtime.pop_helper((type_, masked, 1)), &[], type_);
         return build.local_set(slot.local, cx.function.cast(cx.module, popped, slot.type_.nullable()));
     }
     // Components are popped last first, and a tuple is made first to last: through variables.
@@ -214,7 +247,7 @@ fn pop_slot<'m>(cx: &FunctionCx<'_, 'm>, slot: &Slot, masked: bool) -> Expr<'m> 
     for &type_ in components.iter().rev() {
         let part = cx.function.add_local(type_, "fork.component");
         let in_frame = type_.in_frame();
-        let popped = build.call(&cx.runtime.pop_helper(in_frame, masked, 1), &[], in_frame);
+        let popped = build.call(&cx.runtime.pop_helper((in_frame, masked, 1)), &[], in_frame);
         code.push(build.local_set(part, cx.function.cast(cx.module, popped, type_)));
         parts.push(build.local_get(part, type_));
     }

@@ -35,6 +35,8 @@ pub struct FunctionCx<'a, 'm> {
     /// By epilogue, whether it is entered by one site's test and in no other way.
     pub single: Vec<bool>,
     is_resume: bool,
+    /// In a resume function, the local with the site that is resumed, if there are several.
+    pub site: Option<u32>,
     label_prefix: String,
     labels: u32,
 }
@@ -42,12 +44,19 @@ pub struct FunctionCx<'a, 'm> {
 impl<'a, 'm> FunctionCx<'a, 'm> {
     /// For rewriting the function itself.
     pub fn unwind(module: Module<'m>, function: Function<'m>, plan: &'a FunctionPlan, runtime: &'a Runtime) -> Self {
-        Self::new(module, function, plan, runtime, Cow::Borrowed(&plan.epilogues), false)
+        Self::new(module, function, plan, runtime, Cow::Borrowed(&plan.epilogues))
     }
 
     /// For writing its resume function, which is to be small.
-    pub fn resume(module: Module<'m>, function: Function<'m>, plan: &'a FunctionPlan, runtime: &'a Runtime) -> Self {
-        Self::new(module, function, plan, runtime, Cow::Owned(vec![plan.common_epilogue()]), true)
+    pub fn resume(
+        module: Module<'m>,
+        function: Function<'m>,
+        plan: &'a FunctionPlan,
+        runtime: &'a Runtime,
+        site: Option<u32>,
+    ) -> Self {
+        let cx = Self::new(module, function, plan, runtime, Cow::Owned(vec![plan.common_epilogue()]));
+        FunctionCx { is_resume: true, site, ..cx }
     }
 
     fn new(
@@ -56,7 +65,6 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
         plan: &'a FunctionPlan,
         runtime: &'a Runtime,
         epilogues: Cow<'a, [Epilogue]>,
-        is_resume: bool,
     ) -> Self {
         let mut label_prefix = String::from("fork.");
         let taken = function.labels_with_prefix(&label_prefix);
@@ -73,7 +81,8 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
             runtime,
             epilogues,
             single,
-            is_resume,
+            is_resume: false,
+            site: None,
             label_prefix,
             labels: 0,
         }
@@ -126,14 +135,23 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
         }
     }
 
-    /// Makes the site's mask the current one; gives the site on.
+    /// Makes the site's mask the current one for pushing; gives the site on.
     pub fn select_mask(&self, site: Expr<'m>, masks: Masks) -> Expr<'m> {
         let (build, helper) = (self.build, self.runtime.select_mask_helper(masks));
-        match masks {
-            Masks::Packed(masks, bits) => build.call(&helper, &[site, build.i64(masks), build.i32(bits)], Type::I32),
-            Masks::Function(number, bits) => {
+        match (masks, self.site) {
+            (Masks::Packed(masks, bits), _) => {
+                build.call(&helper, &[site, build.i64(masks), build.i32(bits)], Type::I32)
+            }
+            (Masks::Function(number, bits), None) => {
                 let both = build.i32(number << 6 | (bits - 1));
                 build.call(&helper, &[site, both], Type::I32)
+            }
+            (Masks::Function(number, bits), Some(local)) => {
+                let site = build.local_tee(local, site, Type::I32);
+                let mask = build.call(&self.runtime.mask_function(number), &[site], Type::I64);
+                let highest_first = build.i64_shl(mask, build.i64(u64::from(u64::BITS - bits)));
+                let set = build.global_set(&self.runtime.pushed_mask(), highest_first);
+                build.block(None, &[set, build.local_get(local, Type::I32)], Some(Type::I32))
             }
         }
     }

@@ -6,8 +6,8 @@
 //!     (local.set $site (call $pop_header))
 //!     (local.set $b (call $pop_i32))              ;; the frame, in reverse
 //!     (br_if $again
-//!       (call $finish_again                        ;; did the frame not fit? then it is popped again
-//!         (… push the frame, as in $f, around BODY) …))
+//!       (call $finish_again_i32x1                  ;; did the frame not fit? then it is popped again
+//!         (… push the frame, as in $f, around BODY) (local.get $a) (i32.const FUNCTION)))
 //!     (default value)))
 //! ```
 //!
@@ -20,9 +20,9 @@ mod choice;
 
 use crate::abi::State;
 use crate::ir::{Builder, Expr, Function, Module, Type};
-use crate::plan::{Callee, CarriedOperand, Carry, FunctionPlan, Region, RegionId, RegionKind, Site};
+use crate::plan::{Callee, CarriedOperand, Carry, FunctionPlan, Masks, Region, RegionId, RegionKind, Site};
 use crate::transform::FunctionCx;
-use crate::transform::epilogue::{pop_frame, push_frame};
+use crate::transform::epilogue::{pop_frame, push_frame_again};
 use crate::transform::references;
 use crate::transform::runtime::Runtime;
 use choice::{Onward, passes_on, takes_lead_in};
@@ -50,8 +50,8 @@ pub fn write<'m>(
         resume.add_local(type_, "fork.operand");
     }
     let site = (plan.landings.len() > 1).then(|| resume.add_local(Type::I32, "fork.site"));
-    let mut rewriter =
-        Rewriter { cx: FunctionCx::resume(module, resume, plan, runtime), original, site, onward: Vec::new() };
+    let cx = FunctionCx::resume(module, resume, plan, runtime, site);
+    let mut rewriter = Rewriter { cx, original, onward: Vec::new() };
     let body = rewriter.rewrite(root, original.body(), Entry::Rewinding, Vec::new());
     body.finalize();
 
@@ -63,23 +63,22 @@ pub fn write<'m>(
         let number = build.i32(plan.number.0);
         code.push(build.call(&runtime.check_frame_helper(), &[number], Type::NONE));
     }
-    code.push(match site {
-        Some(site) => {
-            let mut header = build.call(&runtime.pop_header_helper(), &[], Type::I32);
-            if let Some(masks) = plan.masks {
-                header = cx.select_mask(header, masks);
-            }
-            build.local_set(site, header)
+    code.push(match (site, plan.masks) {
+        (None, _) => build.call(&runtime.pop_function_helper(), &[], Type::NONE),
+        (Some(site), None) => build.local_set(site, build.call(&runtime.pop_header_helper(), &[], Type::I32)),
+        (Some(site), Some(Masks::Packed(masks, bits))) => {
+            let helper = runtime.pop_packed_helper();
+            build.local_set(site, build.call(&helper, &[build.i64(masks), build.i32(bits)], Type::I32))
         }
-        None => build.call(&runtime.pop_function_helper(), &[], Type::NONE),
+        (Some(site), Some(Masks::Function(number, _))) => {
+            let header = build.call(&runtime.pop_header_helper(), &[], Type::I32);
+            let site = build.local_tee(site, header, Type::I32);
+            build.global_set(&runtime.popped_mask(), build.call(&runtime.mask_function(number), &[site], Type::I64))
+        }
     });
-    code.extend(pop_frame(&rewriter.cx));
-    let cx = &rewriter.cx;
+    code.extend(pop_frame(cx));
     code.extend(references::rebuild(cx, &references, site));
-    let pushed = push_frame(cx, body);
-    let number = build.i32(plan.number.0);
-    let full = build.call(&runtime.finish_again_helper(), &[pushed, number], Type::I32);
-    code.push(build.break_(&again, Some(full), None));
+    code.push(build.break_(&again, Some(push_frame_again(cx, body)), None));
     let results = plan.results;
     if results.is_concrete() {
         code.push(runtime.default_results(build, results));
@@ -94,8 +93,6 @@ pub fn write<'m>(
 struct Rewriter<'a, 'm> {
     cx: FunctionCx<'a, 'm>,
     original: Function<'m>,
-    /// The local with the site that is resumed, if there are several.
-    site: Option<u32>,
     /// Where sites beyond the region that is rewritten next go on, the farthest first: that is decided in front of it, or
     /// inside of it.
     onward: Vec<Onward>,

@@ -8,11 +8,11 @@ use std::fmt::Write;
 
 use crate::abi::{self, BufferLayout};
 use crate::error::Error;
-use crate::frame::{FrameLayout, MasksBySite, WIDE_SITE};
+use crate::frame::{FrameLayout, MaskFunctions, WIDE_SITE};
 use crate::ir::{Builder, Expr, GlobalRow, Module, Type};
 use crate::options::Sharing;
 use crate::plan::{FunctionNumber, FunctionPlan, Masks};
-use crate::transform::epilogue::{all_push_groups, pop_groups};
+use crate::transform::epilogue::{GroupKind, PushGroup, pop_groups, push_groups_of, push_groups_of_resume};
 use crate::transform::references::ReferenceNeeds;
 
 mod text;
@@ -51,12 +51,12 @@ pub struct Runtime {
     pub asserts: bool,
     /// Whether `rewind_begin` drops segments again.
     pub has_drops: bool,
-    /// How many functions there are that give masks.
-    mask_functions: usize,
-    /// The helpers that pop several values.
-    pub pops_of_several: Vec<String>,
-    /// The globals that they leave them in, which only what calls them reads.
-    pub popped_globals: Vec<String>,
+    /// How many functions that give masks are in the resume table.
+    masks_in_table: usize,
+    /// What only passes values from call to call within one function's way in or out.
+    pub scratch: Vec<Scratch>,
+    /// Helpers of which each module has its own if there are two: those that functions call on their ways in and out.
+    pub on_the_way: Vec<String>,
     /// Results with references in them; their position is in the names of the helpers for them.
     reference_results: Vec<Type>,
     state: String,
@@ -78,9 +78,9 @@ impl Runtime {
             sharing: Sharing::None,
             asserts: false,
             has_drops: false,
-            mask_functions: 0,
-            pops_of_several: Vec::new(),
-            popped_globals: Vec::new(),
+            masks_in_table: 0,
+            scratch: Vec::new(),
+            on_the_way: Vec::new(),
             reference_results: Vec::new(),
             state,
         }
@@ -100,13 +100,13 @@ impl Runtime {
     }
 
     /// Pushes some values of a type; if `masked`, those that the current mask holds.
-    pub fn push_helper(&self, type_: Type, masked: bool, count: usize) -> String {
+    pub fn push_helper(&self, (type_, masked, count): GroupKind) -> String {
         self.name(&format!("push_{}{}x{count}", masked_infix(masked), keyword(type_)))
     }
 
     /// Pops a value and returns it, or several and leaves them in globals; if `masked`, those that the current mask
     /// holds: a single one that it does not hold is zero.
-    pub fn pop_helper(&self, type_: Type, masked: bool, count: usize) -> String {
+    pub fn pop_helper(&self, (type_, masked, count): GroupKind) -> String {
         let count = if count == 1 { String::new() } else { format!("x{count}") };
         self.name(&format!("pop_{}{}{count}", masked_infix(masked), keyword(type_)))
     }
@@ -116,7 +116,7 @@ impl Runtime {
         self.name(&format!("popped_{}.{index}", keyword(type_)))
     }
 
-    /// Makes a site's mask the current one.
+    /// Makes a site's mask the current one for pushing.
     pub fn select_mask_helper(&self, masks: Masks) -> String {
         match masks {
             Masks::Packed(..) => self.name("unpack_mask"),
@@ -124,9 +124,25 @@ impl Runtime {
         }
     }
 
-    /// The functions that give masks by site, by number. In the resume table they come behind the resume functions.
-    pub fn mask_functions(&self) -> impl Iterator<Item = String> {
-        (0..self.mask_functions).map(|number| self.name(&format!("masks.{number}")))
+    /// Gives masks by site.
+    pub fn mask_function(&self, number: u32) -> String {
+        self.name(&format!("masks.{number}"))
+    }
+
+    /// The functions that give masks to functions on the fork path. In the resume table they come behind the resume
+    /// functions, which call theirs themselves.
+    pub fn mask_functions_in_table(&self) -> impl Iterator<Item = String> {
+        (0..self.masks_in_table as u32).map(|number| self.mask_function(number))
+    }
+
+    /// The mask by which values are pushed: its highest bit is that of the next one.
+    pub fn pushed_mask(&self) -> String {
+        self.name("pushed_mask")
+    }
+
+    /// The mask by which values are popped: its lowest bit is that of the next one.
+    pub fn popped_mask(&self) -> String {
+        self.name("popped_mask")
     }
 
     /// The function that markers of joins call, by what the joined calls return.
@@ -141,12 +157,17 @@ impl Runtime {
 
     /// Functions of the resume table, in order.
     pub fn table_functions(&self) -> Vec<String> {
-        self.resume_names.iter().cloned().chain(self.mask_functions()).collect()
+        self.resume_names.iter().cloned().chain(self.mask_functions_in_table()).collect()
     }
 
     /// Pops function number and site; gives the site.
     pub fn pop_header_helper(&self) -> String {
         self.name("pop_header")
+    }
+
+    /// Pops function number and site; gives the site, and makes its mask the current one for popping.
+    pub fn pop_packed_helper(&self) -> String {
+        self.name("pop_packed")
     }
 
     /// Pops the function number of a frame without a site.
@@ -168,8 +189,14 @@ impl Runtime {
         self.name("drop_again")
     }
 
-    pub fn finish_again_helper(&self) -> String {
-        self.name("finish_again")
+    /// Ends a frame that a resume function pushes, with a last group of values if there is one.
+    pub fn finish_again_helper(&self, last: Option<GroupKind>) -> String {
+        match last {
+            Some((type_, masked, count)) => {
+                self.name(&format!("finish_again_{}{}x{count}", masked_infix(masked), keyword(type_)))
+            }
+            None => self.name("finish_again"),
+        }
     }
 
     pub fn resume_next_helper(&self, results: Type) -> String {
@@ -239,6 +266,13 @@ impl Runtime {
     }
 }
 
+/// Globals that helpers set for others, or for what calls them.
+pub struct Scratch {
+    pub globals: Vec<String>,
+    /// Whatever uses one of the globals calls one of these.
+    pub helpers: Vec<String>,
+}
+
 /// What the helpers depend on besides names.
 pub struct RuntimeNeeds {
     /// Mutable globals of the module's own, to save and restore.
@@ -246,12 +280,11 @@ pub struct RuntimeNeeds {
     pub layout: FrameLayout,
     /// Bytes kept free below the buffer's end: the largest frame.
     pub reserve: u64,
-    /// Type, masked or not, and count of each kind of push.
-    pushes: BTreeSet<(Type, bool, usize)>,
-    /// Likewise of each kind of pop.
-    pops: BTreeSet<(Type, bool, usize)>,
-    /// What the functions that give masks are to give.
-    pub masks: Vec<MasksBySite>,
+    pushes: BTreeSet<GroupKind>,
+    /// Those that end a frame of a resume function.
+    last_pushes: BTreeSet<GroupKind>,
+    pops: BTreeSet<GroupKind>,
+    pub masks: MaskFunctions,
     /// Whether a function has its masks in a number.
     has_packed_masks: bool,
     references: ReferenceNeeds,
@@ -305,8 +338,9 @@ impl RuntimeNeeds {
             layout,
             reserve: plans.iter().map(|p| layout.largest_frame(p)).max().unwrap_or(0),
             pushes: BTreeSet::new(),
+            last_pushes: BTreeSet::new(),
             pops: BTreeSet::new(),
-            masks: Vec::new(),
+            masks: MaskFunctions::default(),
             has_packed_masks: plans.iter().any(|p| matches!(p.masks, Some(Masks::Packed(..)))),
             references,
             sites: SiteNeeds::of(plans),
@@ -317,9 +351,9 @@ impl RuntimeNeeds {
         for plan in plans {
             needs.resumed_results.insert(plan.results);
             needs.resumed_results.extend(plan.landings.iter().map(|l| l.result));
-            for group in all_push_groups(plan) {
-                needs.pushes.insert((group.type_, group.masked, group.values.len()));
-            }
+            let (groups, last) = push_groups_of_resume(plan, runtime.pointer());
+            needs.pushes.extend(push_groups_of(plan).iter().chain(&groups).map(PushGroup::kind));
+            needs.last_pushes.extend(last.as_ref().map(PushGroup::kind));
             for group in pop_groups(plan) {
                 let components = group.slots[0].type_.components();
                 needs.pops.extend(components.into_iter().map(|t| (t.in_frame(), group.masked, group.size)));
@@ -328,6 +362,42 @@ impl RuntimeNeeds {
         needs.results.retain(|r| !r.has_reference());
         needs.resumed_results.retain(|r| !r.has_reference());
         needs
+    }
+
+    fn scratch(&self, runtime: &Runtime) -> Vec<Scratch> {
+        let popped = self.popped_globals(runtime).into_iter().map(|(name, _)| name).collect();
+        let mut scratch = vec![Scratch { globals: popped, helpers: self.pop_helpers(runtime, |kind| kind.2 > 1) }];
+        if self.has_masks() {
+            let pushing = self.push_helpers(runtime, |kind| kind.1);
+            scratch.push(Scratch { globals: vec![runtime.pushed_mask()], helpers: pushing });
+            let popping = self.pop_helpers(runtime, |kind| kind.1);
+            scratch.push(Scratch { globals: vec![runtime.popped_mask()], helpers: popping });
+        }
+        scratch
+    }
+
+    fn on_the_way(&self, runtime: &Runtime) -> Vec<String> {
+        let mut names = self.push_helpers(runtime, |_| true);
+        names.extend(self.pop_helpers(runtime, |_| true));
+        names.extend([runtime.pop_header_helper(), runtime.pop_packed_helper(), runtime.pop_function_helper()]);
+        names.extend([runtime.select_mask_helper(Masks::Packed(0, 0)), runtime.finish_again_helper(None)]);
+        names
+    }
+
+    /// Helpers that push, of some kinds.
+    fn push_helpers(&self, runtime: &Runtime, is_such: fn(&GroupKind) -> bool) -> Vec<String> {
+        let pushes = self.pushes.iter().copied().filter(is_such).map(|kind| runtime.push_helper(kind));
+        let last = self.last_pushes.iter().copied().filter(is_such);
+        pushes.chain(last.map(|kind| runtime.finish_again_helper(Some(kind)))).collect()
+    }
+
+    /// Helpers that pop, of some kinds.
+    fn pop_helpers(&self, runtime: &Runtime, is_such: fn(&GroupKind) -> bool) -> Vec<String> {
+        self.pops.iter().copied().filter(is_such).map(|kind| runtime.pop_helper(kind)).collect()
+    }
+
+    fn has_masks(&self) -> bool {
+        !self.masks.masks.is_empty() || self.has_packed_masks
     }
 
     /// Where helpers that pop several values leave them: names and types.
@@ -344,13 +414,14 @@ impl RuntimeNeeds {
 
 /// Adds globals, helpers and transitions to the module, and exports the transitions.
 pub fn add<'m>(module: Module<'m>, runtime: &mut Runtime, needs: &RuntimeNeeds) -> Result<(), Error> {
-    runtime.mask_functions = needs.masks.len();
-    let several = needs.pops.iter().filter(|(.., count)| *count > 1);
-    runtime.pops_of_several = several.map(|&(type_, masked, count)| runtime.pop_helper(type_, masked, count)).collect();
-    runtime.popped_globals = needs.popped_globals(runtime).into_iter().map(|(name, _)| name).collect();
-    for (name, masks) in runtime.mask_functions().zip(&needs.masks) {
-        let chosen = runtime.guard_in_table(module.build(), choose_mask(module.build(), masks));
-        module.add_function(&name, Type::I32, Type::I64, chosen);
+    runtime.masks_in_table = needs.masks.shared;
+    runtime.scratch = needs.scratch(runtime);
+    runtime.on_the_way = needs.on_the_way(runtime);
+    for (number, masks) in needs.masks.masks.iter().enumerate() {
+        let chosen = choose_mask(module.build(), masks);
+        let is_in_table = number < needs.masks.shared;
+        let chosen = if is_in_table { runtime.guard_in_table(module.build(), chosen) } else { chosen };
+        module.add_function(&runtime.mask_function(number as u32), Type::I32, Type::I64, chosen);
     }
     add_global_accessors(module, runtime, needs);
     needs.references.add_tables(module, |base| runtime.name(base));
@@ -392,7 +463,7 @@ pub fn add_reference_finishers(module: Module<'_>, runtime: &Runtime) {
     for &results in &runtime.reference_results {
         let name = runtime.finish_helper(results);
         let arguments = [build.local_get(0, Type::I32), build.local_get(1, Type::I32)];
-        let again = build.call(&runtime.finish_again_helper(), &arguments, Type::I32);
+        let again = build.call(&runtime.finish_again_helper(None), &arguments, Type::I32);
         let next = runtime.call_next_frame(build, results);
         let params = Type::pair(Type::I32, Type::I32);
         module.add_function(&name, params, results, build.unreachable());

@@ -2,7 +2,8 @@
 //!
 //! Functions that the pass added are executed, too, whenever they are called: what a helper does is found by running
 //! it. Any other call stops the machine, and who runs it says what comes back. In the function itself only operations
-//! that nobody can notice may be executed; the added functions may also use the frames' memory and their own globals.
+//! that nobody can notice may be executed, besides setting globals that the pass added, other than state and position;
+//! the added functions may set those, too, and use the frames' memory.
 
 use std::collections::HashMap;
 
@@ -387,8 +388,11 @@ impl<'a, 'm> Machine<'a, 'm> {
     fn set_global(&mut self, global: Name, row: u32) -> Result<(), Fault> {
         let value = self.pop();
         let is_programs = self.world.programs_globals.contains(&global);
+        let is_driving = global == self.world.state || global == self.world.position;
         match self.rules {
-            Rules::Harmless { .. } if self.is_own() || is_programs => return Err(Fault::Effect(self.address(row))),
+            Rules::Harmless { .. } if is_programs || self.is_own() && is_driving => {
+                return Err(Fault::Effect(self.address(row)));
+            }
             // The program's own are not followed.
             _ if is_programs => {}
             _ => drop(self.state.globals.insert(global, value)),

@@ -107,7 +107,7 @@ impl<'m> Rewriter<'_, 'm> {
 
     /// The site that is being resumed; meaningful only while rewinding.
     pub fn site(&self) -> Expr<'m> {
-        let site = self.site.expect("a function that chooses between sites has several");
+        let site = self.cx.site.expect("a function that chooses between sites has several");
         self.build().local_get(site, Type::I32)
     }
 

@@ -6,6 +6,7 @@ use crate::ir::Type;
 use crate::options::Sharing;
 use crate::plan::Masks;
 use crate::transform::asserts::{self, Assertion};
+use crate::transform::epilogue::GroupKind;
 use crate::transform::linking;
 use crate::transform::references;
 use crate::transform::runtime::{ResumeTable, Runtime, RuntimeNeeds, keyword, quoted};
@@ -42,19 +43,22 @@ impl<'a> Text<'a> {
         if self.runtime.asserts {
             self.check_frame();
         }
-        if !self.needs.masks.is_empty() {
+        if self.needs.masks.shared > 0 {
             self.select_mask();
         }
         if self.needs.has_packed_masks {
-            self.unpack_mask();
+            self.packed_masks();
         }
-        for &(type_, masked, count) in &self.needs.pushes {
-            self.push(type_, masked, count);
+        for &kind in &self.needs.pushes {
+            self.push(kind);
         }
-        for &(type_, masked, count) in &self.needs.pops {
-            match count {
-                1 => self.pop(type_, masked),
-                _ => self.pop_several(type_, masked, count),
+        for &kind in &self.needs.last_pushes {
+            self.finish_again_with(kind);
+        }
+        for &kind in &self.needs.pops {
+            match kind.2 {
+                1 => self.pop(kind),
+                _ => self.pop_several(kind),
             }
         }
         for &results in &self.needs.results {
@@ -130,7 +134,7 @@ impl<'a> Text<'a> {
             self.line(&line);
         }
         if self.runtime.table == ResumeTable::Switch {
-            for (i, name) in self.runtime.mask_functions().enumerate() {
+            for (i, name) in self.runtime.mask_functions_in_table().enumerate() {
                 self.line(&format!("(import \"\" \"m{i}\" (func {} (param i32) (result i64)))", quoted(&name)));
             }
             for (i, (name, results)) in self.needs.resumable.iter().enumerate() {
@@ -144,10 +148,10 @@ impl<'a> Text<'a> {
         if self.runtime.sharing != Sharing::Import {
             self.position_globals();
         }
-        if !self.needs.masks.is_empty() || self.needs.has_packed_masks {
-            let (pushed, popped) = (self.id("pushed_mask"), self.id("popped_mask"));
-            self.line(&format!("(global {pushed} (mut i64) (i64.const 0))"));
-            self.line(&format!("(global {popped} (mut i64) (i64.const 0))"));
+        if self.needs.has_masks() {
+            for mask in [self.runtime.pushed_mask(), self.runtime.popped_mask()] {
+                self.line(&format!("(global {} (mut i64) (i64.const 0))", quoted(&mask)));
+            }
         }
         for (name, type_) in self.needs.popped_globals(self.runtime) {
             self.line(&format!("(global {} (mut {}) {})", quoted(&name), keyword(type_), default_value(type_)));
@@ -438,12 +442,14 @@ impl<'a> Text<'a> {
         let (again, finish) = (self.id("finish_again"), self.finish_frame("(i32.const 0)"));
         self.line(&format!(
             "(func {again} (param $site i32) (param $function i32) (result i32) (local $at {ptr})
+  (local.set $at {position})
   {finish}
-  (i32.const 1))"
+  (i32.const 1))",
+            position = self.position(),
         ));
     }
 
-    /// Pushes `$site` and `$function`, and returns if the frame fits; else the module is aborting. `$at` is free for it.
+    /// Pushes `$site` and `$function` at `$at`, and returns if the frame fits; else the module is aborting.
     fn finish_frame(&self, result: &str) -> String {
         let (ptr, memory) = (self.ptr, &self.memory);
         let sites = self.needs.sites;
@@ -477,7 +483,6 @@ impl<'a> Text<'a> {
         };
         format!(
             "{still_rewinding}
-  (local.set $at (global.get {position}))
   {push_site}
   ({store} {memory} offset={pushed} align=1 (local.get $at) {function})
   (global.set {position} (local.tee $at {end}))
@@ -495,7 +500,7 @@ impl<'a> Text<'a> {
     /// Makes what a mask function gives for the site the current mask. Slots are pushed from the mask's highest bit on,
     /// and popped from its lowest on.
     fn select_mask(&mut self) {
-        let (pushed, popped) = (self.id("pushed_mask"), self.id("popped_mask"));
+        let pushed = quoted(&self.runtime.pushed_mask());
         let name = quoted(&self.runtime.select_mask_helper(Masks::Function(0, 0)));
         let number = "(i32.shr_u (local.get $masks) (i32.const 6))";
         let mask = match &self.runtime.table {
@@ -506,7 +511,7 @@ impl<'a> Text<'a> {
                 format!("(call_indirect {} (param i32) (result i64) (local.get $site) {index})", quoted(table))
             }
             ResumeTable::Switch => {
-                let functions: Vec<String> = self.runtime.mask_functions().collect();
+                let functions: Vec<String> = self.runtime.mask_functions_in_table().collect();
                 let labels: String = (0..functions.len()).map(|i| format!(" $m{i}")).collect();
                 let blocks: String = (0..functions.len()).rev().map(|i| format!("(block $m{i} ")).collect();
                 let call = |f: &String| format!("(br $mask (call {} (local.get $site)))", quoted(f));
@@ -515,55 +520,101 @@ impl<'a> Text<'a> {
             }
         };
         self.line(&format!(
-            "(func {name} (param $site i32) (param $masks i32) (result i32) (local $unused_bits i64)
-  (local.set $unused_bits
-    (i64.extend_i32_u (i32.sub (i32.const 63) (i32.and (local.get $masks) (i32.const 63)))))
-  (global.set {pushed} (i64.shl {mask} (local.get $unused_bits)))
-  (global.set {popped} (i64.shr_u (global.get {pushed}) (local.get $unused_bits)))
+            "(func {name} (param $site i32) (param $masks i32) (result i32)
+  (global.set {pushed} (i64.shl {mask}
+    (i64.extend_i32_u (i32.sub (i32.const 63) (i32.and (local.get $masks) (i32.const 63))))))
   (local.get $site))",
         ));
     }
 
-    /// Takes a site's mask out of the number that holds them all.
-    fn unpack_mask(&mut self) {
-        let (pushed, popped) = (self.id("pushed_mask"), self.id("popped_mask"));
-        let name = quoted(&self.runtime.select_mask_helper(Masks::Packed(0, 0)));
+    /// Takes a site's mask out of the number that holds them all: to push, and to pop, with the header before it. The
+    /// site is narrow, or the masks of all sites would not fit in a number.
+    fn packed_masks(&mut self) {
+        let (pushed, popped) = (quoted(&self.runtime.pushed_mask()), quoted(&self.runtime.popped_mask()));
+        let unpack = quoted(&self.runtime.select_mask_helper(Masks::Packed(0, 0)));
+        let pop = quoted(&self.runtime.pop_packed_helper());
+        let highest_first = "(i64.shl
+      (i64.shr_u (local.get $masks) (i64.extend_i32_u (i32.mul (local.get $site) (local.get $bits))))
+      (local.tee $unused_bits (i64.extend_i32_u (i32.sub (i32.const 64) (local.get $bits)))))";
         self.line(&format!(
-            "(func {name} (param $site i32) (param $masks i64) (param $bits i32) (result i32) (local $unused_bits i64)
-  (global.set {pushed}
-    (i64.shl (i64.shr_u (local.get $masks) (i64.extend_i32_u (i32.mul (local.get $site) (local.get $bits))))
-      (local.tee $unused_bits (i64.extend_i32_u (i32.sub (i32.const 64) (local.get $bits))))))
-  (global.set {popped} (i64.shr_u (global.get {pushed}) (local.get $unused_bits)))
+            "(func {unpack} (param $site i32) (param $masks i64) (param $bits i32) (result i32) (local $unused_bits i64)
+  (global.set {pushed} {highest_first})
   (local.get $site))"
         ));
+        let (ptr, memory, position) = (self.ptr, &self.memory, self.id("position"));
+        let line = format!(
+            "(func {pop} (param $masks i64) (param $bits i32) (result i32)
+    (local $site i32) (local $at {ptr}) (local $unused_bits i64)
+  {guard}(global.set {position} (local.tee $at ({ptr}.sub (global.get {position}) ({ptr}.const {header}))))
+  (local.set $site (i32.load8_u {memory} (local.get $at)))
+  (global.set {popped} (i64.shr_u {highest_first} (local.get $unused_bits)))
+  (local.get $site))",
+            guard = self.trap_unless_rewinding(),
+            header = 1 + self.needs.layout.function_bytes,
+        );
+        self.line(&line);
     }
 
-    /// Stores values at the position and moves it. Masked: each only if the mask's highest bit is set, which is then
-    /// shifted out.
-    fn push(&mut self, type_: Type, masked: bool, count: usize) {
-        let (name, memory) = (quoted(&self.runtime.push_helper(type_, masked, count)), self.memory.clone());
-        let (ptr, position, mask) = (self.ptr, self.id("position"), self.id("pushed_mask"));
-        let (value_type, size) = (keyword(type_), slot_size(type_));
+    /// Stores values at the position and moves it. Masked: by the mask's highest bits, which are then shifted out.
+    fn push(&mut self, kind: GroupKind) {
+        let (type_, masked, count) = kind;
+        let name = quoted(&self.runtime.push_helper(kind));
+        let mut text = self.start_push(&name, kind, "");
+        text += &self.store_values(kind);
+        if masked {
+            let mask = quoted(&self.runtime.pushed_mask());
+            text += &format!("  (global.set {mask} (i64.shl (global.get {mask}) (i64.const {count})))\n");
+        }
+        if type_.is_numeric() {
+            let end = self.end_of_values(type_, masked, count);
+            text += &format!("  (global.set {} {end})\n", self.id("position"));
+        }
+        self.line(&format!("{text}  (local.get $site))"));
+    }
+
+    /// The same with the last values of a frame of a resume function; and ends the frame.
+    fn finish_again_with(&mut self, kind: GroupKind) {
+        let (type_, masked, count) = kind;
+        let name = quoted(&self.runtime.finish_again_helper(Some(kind)));
+        let mut text = self.start_push(&name, kind, "(param $function i32)");
+        text += &self.store_values(kind);
+        if !masked {
+            text += &format!("  (local.set $at {})\n", self.end_of_values(type_, masked, count));
+        }
+        self.line(&format!("{text}  {}\n  (i32.const 1))", self.finish_frame("(i32.const 0)")));
+    }
+
+    /// The start of a function that takes the site and values, and what else it takes.
+    fn start_push(&self, name: &str, (type_, masked, count): GroupKind, more: &str) -> String {
+        let mut text = format!("(func {name} (param $site i32)");
+        for i in 0..count {
+            text += &format!(" (param $v{i} {})", keyword(type_));
+        }
+        text += &format!("{more} (result i32)");
+        text += &if type_.is_numeric() { format!(" (local $at {})", self.ptr) } else { " (local $code i32)".into() };
+        if masked {
+            let mask = quoted(&self.runtime.pushed_mask());
+            let bits = format!("(i32.wrap_i64 (i64.shr_u (global.get {mask}) (i64.const {})))", 64 - count);
+            text += &format!(" (local $bits i32)\n  (local.set $bits {bits})");
+        }
+        if type_.is_numeric() {
+            text += &format!("\n  (local.set $at {})", self.position());
+        }
+        text + "\n"
+    }
+
+    /// Where numbers that are stored from `$at` on end: only those that are masked move it.
+    fn end_of_values(&self, type_: Type, masked: bool, count: usize) -> String {
+        let (ptr, bytes) = (self.ptr, u64::from(slot_size(type_)) * count as u64);
+        if masked { "(local.get $at)".into() } else { format!("({ptr}.add (local.get $at) ({ptr}.const {bytes}))") }
+    }
+
+    fn store_values(&self, (type_, masked, count): GroupKind) -> String {
+        let (ptr, memory, size) = (self.ptr, &self.memory, slot_size(type_));
         let stored = keyword(references::storage(type_));
         // The payload of an exception is pushed by the call that encodes it.
         let is_number = type_.is_numeric();
-        let mut text = format!("(func {name} (param $site i32)");
-        for i in 0..count {
-            text += &format!(" (param $v{i} {value_type})");
-        }
-        text += " (result i32)";
-        if is_number {
-            text += &format!(" (local $at {ptr})");
-        } else {
-            text += " (local $code i32)";
-        }
-        if masked {
-            text += &format!(" (local $mask i64)\n  (local.set $mask (global.get {mask}))");
-        }
-        if is_number {
-            text += &format!("\n  (local.set $at (global.get {position}))");
-        }
-        text.push('\n');
+        let mut text = String::new();
         for i in 0..count {
             let offset = if is_number && !masked { i as u32 * size } else { 0 };
             let mut value = format!("(local.get $v{i})");
@@ -581,32 +632,21 @@ impl<'a> Text<'a> {
                 store += &format!("(local.set $at ({ptr}.add (local.get $at) ({ptr}.const {size})))");
             }
             if masked {
-                text += &format!(
-                    "  (if (i64.lt_s (local.get $mask) (i64.const 0)) (then {store}))
-  (local.set $mask (i64.shl (local.get $mask) (i64.const 1)))\n"
-                );
+                let bit = 1 << (count - 1 - i);
+                text += &format!("  (if (i32.and (local.get $bits) (i32.const {bit})) (then {store}))\n");
             } else {
                 text += &format!("  {store}\n");
             }
         }
-        if masked {
-            text += &format!("  (global.set {mask} (local.get $mask))\n");
-        }
-        if is_number {
-            let end = match masked {
-                true => "(local.get $at)".to_owned(),
-                false => format!("({ptr}.add (local.get $at) ({ptr}.const {}))", u64::from(size) * count as u64),
-            };
-            text += &format!("  (global.set {position} {end})\n");
-        }
-        self.line(&format!("{text}  (local.get $site))"));
+        text
     }
 
     /// Moves the position back over a value and loads it. Masked: if the mask's lowest bit is set, which is then shifted
     /// out.
-    fn pop(&mut self, type_: Type, masked: bool) {
-        let (name, memory) = (quoted(&self.runtime.pop_helper(type_, masked, 1)), self.memory.clone());
-        let (ptr, position, mask) = (self.ptr, self.id("position"), self.id("popped_mask"));
+    fn pop(&mut self, kind: GroupKind) {
+        let (type_, masked, _) = kind;
+        let (name, memory) = (quoted(&self.runtime.pop_helper(kind)), self.memory.clone());
+        let (ptr, position, mask) = (self.ptr, self.id("position"), quoted(&self.runtime.popped_mask()));
         let (value_type, stored) = (keyword(type_), keyword(references::storage(type_)));
         let size = slot_size(type_);
         let test = format!(
@@ -630,9 +670,10 @@ impl<'a> Text<'a> {
     }
 
     /// Pops numbers and leaves them in globals. Masked: by the mask's lowest bits, which are then shifted out.
-    fn pop_several(&mut self, type_: Type, masked: bool, count: usize) {
-        let (name, memory) = (quoted(&self.runtime.pop_helper(type_, masked, count)), self.memory.clone());
-        let (ptr, position, mask) = (self.ptr, self.id("position"), self.id("popped_mask"));
+    fn pop_several(&mut self, kind: GroupKind) {
+        let (type_, masked, count) = kind;
+        let (name, memory) = (quoted(&self.runtime.pop_helper(kind)), self.memory.clone());
+        let (ptr, position, mask) = (self.ptr, self.id("position"), quoted(&self.runtime.popped_mask()));
         let (value_type, size) = (keyword(type_), slot_size(type_) as usize);
         let load = |global: usize, at: &str, offset: usize| {
             let global = quoted(&self.runtime.popped_global(type_, global));
@@ -672,8 +713,10 @@ impl<'a> Text<'a> {
         let (ptr, finish) = (self.ptr, self.finish_frame(&default));
         self.line(&format!(
             "(func {name} (param $site i32) (param $function i32) {clause} (local $at {ptr})
+  (local.set $at {position})
   {finish}
-  {next_frame})"
+  {next_frame})",
+            position = self.position(),
         ));
     }
 
