@@ -26,8 +26,15 @@ macro_rules! mutations {
 mutations! {
     a_push_is_dropped: "leaf", "unwinding: the local 0 is not where the plan has it in the frame",
         |module| drop_push(module, "leaf");
-    a_push_is_dropped_in_the_resume_function: "leaf", "unwinding again from the resume function: the local 0",
-        |module| drop_push(module, "leaf.resume");
+    a_push_is_dropped_in_the_resume_function: "sites", "unwinding again from the resume function: the local 1",
+        |module| drop_push(module, "sites.resume");
+    another_value_is_pushed_in_the_resume_function: "leaf", "unwinding again from the resume function: the local 0",
+        |module| {
+            let code = Code::of(module, "leaf.resume");
+            let is_end = |e: Option<Expr<'_>>| e.is_some_and(|e| calls(e, ".finish_again_i32x1"));
+            let value = code.find(|f| f.expr.kind() == Kind::LocalGet && is_end(f.parent));
+            code.replace(value, code.build.i32(0));
+        };
     another_local_is_pushed: "sites", "unwinding: the local 3 is not where",
         |module| {
             let code = Code::of(module, "sites");
@@ -103,7 +110,7 @@ mutations! {
     the_header_is_not_popped: "sites", "is not reloaded from the frame",
         |module| {
             let code = Code::of(module, "sites.resume");
-            let pop = code.find(|f| f.calls(".pop_header"));
+            let pop = code.find(|f| f.calls(".pop_packed"));
             code.replace(pop, code.build.i32(0));
         };
     the_header_of_an_empty_frame_is_not_popped: "run", "the frame is not popped",
@@ -133,6 +140,27 @@ mutations! {
             let code = Code::of(module, "fork.masks.0");
             let masks = code.find_all(|f| f.expr.kind() == Kind::Const && f.expr.type_() == Type::I64);
             code.replace(masks[2], code.build.i64(0));
+        };
+    no_mask_is_used_to_pop: "many", "is not reloaded from the frame",
+        |module| {
+            let code = Code::of(module, "many.resume");
+            let set = code.find(|f| f.expr.kind() == Kind::GlobalSet && calls(f.expr.child(0), ".masks.0"));
+            code.replace(set, code.build.drop(set.expr.child(0)));
+        };
+    the_mask_of_another_site_is_used_to_push: "many", "unwinding again from the resume function: the local",
+        |module| {
+            let code = Code::of(module, "many.resume");
+            let is_shift = |e: Expr<'_>| e.kind() == Kind::Binary && calls(e.child(0), ".masks.0");
+            let shift = code.find(|f| is_shift(f.expr));
+            code.replace(shift, code.build.i64_shl(shift.expr.child(0), code.build.i64(63)));
+        };
+    a_resume_function_moves_the_position: "leaf", "code before the landing is executed while rewinding",
+        |module| {
+            let code = Code::of(module, "leaf.resume");
+            let position = code.build.global_get("fork.position", Type::I32);
+            let header = code.find(|f| f.calls(".pop_function"));
+            let moved = code.build.global_set("fork.position", position);
+            code.replace(header, code.build.block(None, &[header.expr, moved], None));
         };
     another_function_is_resumed: "sites", "rewinding calls other.resume instead of resuming leaf.resume",
         |module| {
