@@ -1,4 +1,4 @@
-// Compiles files and prints the CPU time and the peak memory of the whole process: {"cpu": seconds, "peak": bytes}.
+// Compiles files and prints the peak memory of the whole process: {"peak": bytes}.
 // Start it with --no-wasm-lazy-compilation, and compare it with itself without files.
 //
 // usage: node --no-wasm-lazy-compilation [--liftoff-only | --no-liftoff] compile.mjs [FILE...]
@@ -7,5 +7,4 @@ import { readFileSync } from 'node:fs';
 import { peak } from './peak.mjs';
 
 const modules = process.argv.slice(2).map((file) => new WebAssembly.Module(readFileSync(file)));
-const { user, system } = process.cpuUsage();
-console.log(JSON.stringify({ cpu: (user + system) / 1e6, peak: peak(), modules: modules.length }));
+console.log(JSON.stringify({ peak: peak(), modules: modules.length }));

@@ -131,8 +131,8 @@ those of the first module unless a row says otherwise.
   the median of the ratios to the uninstrumented module in the same round.
 * *Short process*: CPU time and peak memory of Node as a whole, for a run so short that most of it is start-up and
   compilation of what is called.
-* *Compilation*: of the whole module at once; CPU time and peak memory of a process that compiles, less those of one that
-  does not.
+* *Compilation*: of the whole module at once; medians of the CPU time of all threads, in one process that compiles all
+  columns in turn; and the peak memory of a process that compiles one, less that of one that does not.
 * *Unwind, rewind*: in place, without copying memory; medians in microseconds of real time. For SQLite an average stack,
   for `benchmark_walk` one of 100 activations.
 * *Deepest recursion*: of `benchmark_walk` without a fork, and *deepest fork*, where it is unwound at the bottom and rewound
@@ -169,6 +169,7 @@ fn show(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Count | Unit::Bytes => grouped(value.round() as u64),
         Unit::Megabytes => format!("{} MB", decimals(value / 1e6)),
+        Unit::Seconds if value < 0.001 => format!("{} ms", decimals(value * 1000.0)),
         Unit::Seconds => format!("{} s", decimals(value)),
         Unit::Microseconds => format!("{} µs", decimals(value)),
     }

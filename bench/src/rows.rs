@@ -227,44 +227,42 @@ impl Subject<'_> {
     }
 
     fn compile(&self, results: &mut Results) -> Result<()> {
-        // The baseline compiler takes some 40 milliseconds, in threads that come up as they like.
-        let ways: [(&str, usize, &[&str]); 2] = [
-            ("liftoff", 7, &["--no-wasm-lazy-compilation", "--liftoff-only"]),
-            ("turbofan", 1, &["--no-wasm-lazy-compilation", "--no-liftoff"]),
-        ];
-        for (name, repeats, flags) in ways {
-            self.compile_with(results, name, repeats, |files| node::run(self.tools, flags, "compile.mjs", files))?;
+        for (name, repeats, compiler) in [("liftoff", 7, "--liftoff-only"), ("turbofan", 1, "--no-liftoff")] {
+            let flags = ["--expose-gc", "--no-wasm-lazy-compilation", compiler];
+            let compile = |script: &str, words: &[String]| node::run(self.tools, &flags, &format!("{script}.mjs"), words);
+            self.compile_with(results, name, repeats, compile)?;
         }
-        self.compile_with(results, "wasmtime", 1, |files| {
-            let arguments: Vec<String> = std::iter::once("compile".to_owned()).chain(files.iter().cloned()).collect();
+        self.compile_with(results, "wasmtime", 1, |script, words| {
+            let arguments: Vec<String> = std::iter::once(script.to_owned()).chain(words.iter().cloned()).collect();
             self.tools.worker(&arguments)
         })
     }
 
+    /// Time in one process, round by round; peak memory in a process for each.
     fn compile_with(
         &self,
         results: &mut Results,
         name: &str,
         repeats: usize,
-        compile: impl Fn(&[String]) -> Result<Value>,
+        compile: impl Fn(&str, &[String]) -> Result<Value>,
     ) -> Result<()> {
         let list = self.compiled();
-        let mut empty = (Vec::new(), Vec::new());
-        let mut taken = vec![(Vec::new(), Vec::new()); list.len()];
-        for _ in 0..self.rounds.clamp(1, 3) * repeats {
-            let value = compile(&[])?;
-            empty.0.push(number(&value, "cpu")?);
-            empty.1.push(number(&value, "peak")?);
-            for ((_, _, files), taken) in list.iter().zip(&mut taken) {
-                let value = compile(files)?;
-                taken.0.push(number(&value, "cpu")?);
-                taken.1.push(number(&value, "peak")?);
+        let rounds = self.rounds.clamp(1, 3) * repeats;
+        let mut words = vec![rounds.to_string()];
+        words.extend(list.iter().map(|(_, _, files)| files.join(",")));
+        let times = compile("compile-times", &words)?;
+        let times: Vec<Vec<f64>> = (0..list.len()).map(|index| numbers(&times["cpu"][index])).collect();
+        let mut empty = Vec::new();
+        let mut peaks = vec![Vec::new(); list.len()];
+        for _ in 0..rounds {
+            empty.push(number(&compile("compile", &[])?, "peak")?);
+            for ((_, _, files), peaks) in list.iter().zip(&mut peaks) {
+                peaks.push(number(&compile("compile", files)?, "peak")?);
             }
         }
-        for ((column, both, _), (cpu, peak)) in list.iter().zip(&taken) {
-            let cpu = (median(cpu) - median(&empty.0)).max(0.0);
-            let peak = (median(peak) - median(&empty.1)).max(0.0);
-            self.set(results, *column, &format!("compile.{name}.cpu{both}"), cpu);
+        for (((column, both, _), times), peaks) in list.iter().zip(&times).zip(&peaks) {
+            let peak = (median(peaks) - median(&empty)).max(0.0);
+            self.set(results, *column, &format!("compile.{name}.cpu{both}"), median(times));
             self.set(results, *column, &format!("compile.{name}.peak{both}"), peak);
         }
         Ok(())

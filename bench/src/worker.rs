@@ -19,6 +19,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
     let value = match name.as_str() {
         "spawn" => spawn(rest)?,
         "compile" => compile(rest)?,
+        "compile-times" => compile_times(rest)?,
         "run" => run(rest)?,
         "fork" => fork(rest)?,
         "depth" => depth(rest)?,
@@ -42,9 +43,24 @@ fn spawn(arguments: &[String]) -> Result<Value> {
 /// Compiles files.
 fn compile(files: &[String]) -> Result<Value> {
     let engine = engine()?;
-    let before = cpu::process()?;
     let modules = files.iter().map(|file| Module::from_file(&engine, file)).collect::<Result<Vec<_>>>()?;
-    Ok(json!({ "cpu": cpu::process()? - before, "peak": cpu::peak()?, "modules": modules.len() }))
+    Ok(json!({ "peak": cpu::peak()?, "modules": modules.len() }))
+}
+
+/// `ROUNDS FILE[,FILE]...`: compiles groups of files round by round.
+fn compile_times(arguments: &[String]) -> Result<Value> {
+    let [rounds, groups @ ..] = arguments else { bail!("too few words") };
+    let engine = engine()?;
+    let mut seconds = vec![Vec::new(); groups.len()];
+    for _ in 0..rounds.parse::<usize>()? {
+        for (group, seconds) in groups.iter().zip(&mut seconds) {
+            let before = cpu::process()?;
+            let modules = group.split(',').map(|file| Module::from_file(&engine, file)).collect::<Result<Vec<_>>>()?;
+            seconds.push(cpu::process()? - before);
+            drop(modules);
+        }
+    }
+    Ok(json!({ "cpu": seconds }))
 }
 
 /// `WORD... -- ARGUMENT...`, with those arguments that are numbers (`=N`) apart.
