@@ -1,7 +1,7 @@
 //! Where tests go when the state is not normal: the frame is pushed and a default value is returned.
 //!
 //! ```text
-//! (call $finish
+//! (call $finish_with_i32x1
 //!   (call $push_i32x2                 ;; gives the site on
 //!     (block $epilogue (result i32)   ;; the site, brought by the test that left
 //!       (drop
@@ -10,10 +10,10 @@
 //!           (return BODY)))
 //!       (i32.const 0))
 //!     (local.get $a) (local.get $b))
-//!   (i32.const FUNCTION))
+//!   (local.get $c) (i32.const FUNCTION))
 //! ```
 
-use crate::frame::{NO_SITE, POP_GROUPS, PUSH_GROUP};
+use crate::frame::{LAST_GROUP, NO_SITE, POP_GROUPS, PUSH_GROUP};
 use crate::ir::{Expr, Type};
 use crate::plan::{Epilogue, FunctionPlan, InPlace, Site, Slot};
 use crate::transform::FunctionCx;
@@ -66,13 +66,24 @@ fn always_groups(plan: &FunctionPlan) -> Vec<PushGroup> {
     group(plan.always().iter().map(|&slot| (slot, false)))
 }
 
-/// All groups of a function.
-pub fn push_groups_of(plan: &FunctionPlan) -> Vec<PushGroup> {
-    plan.epilogues.iter().flat_map(epilogue_groups).chain(always_groups(plan)).collect()
+/// The groups of a function; the last one apart, if a helper is to take it that ends the frame, too. Such a helper is
+/// there for each kind of result: only small ones spare more than they take.
+pub fn push_groups_of(plan: &FunctionPlan, pointer: Type) -> (Vec<PushGroup>, Option<PushGroup>) {
+    let mut groups: Vec<PushGroup> = plan.epilogues.iter().flat_map(epilogue_groups).collect();
+    let (always, last) = always_groups_to_end_with(plan, pointer);
+    groups.extend(always);
+    (groups, last)
 }
 
-/// The groups of its resume function; the last one apart, if a helper is to take it that ends the frame, too: numbers as
-/// large as pointers are most of what is always saved, and for others such helpers are larger than what they spare.
+fn always_groups_to_end_with(plan: &FunctionPlan, pointer: Type) -> (Vec<PushGroup>, Option<PushGroup>) {
+    let mut always = always_groups(plan);
+    let is_small = |group: &PushGroup| group.values.len() <= LAST_GROUP && !plan.results.has_reference();
+    let last = always.pop_if(|group| group.type_ == pointer && is_small(group));
+    (always, last)
+}
+
+/// The groups of its resume function, likewise. Numbers as large as pointers are most of what is always saved, and for
+/// others such helpers are larger than what they spare.
 pub fn push_groups_of_resume(plan: &FunctionPlan, pointer: Type) -> (Vec<PushGroup>, Option<PushGroup>) {
     let mut groups = epilogue_groups(&plan.common_epilogue());
     groups.extend(always_groups(plan));
@@ -80,26 +91,38 @@ pub fn push_groups_of_resume(plan: &FunctionPlan, pointer: Type) -> (Vec<PushGro
     (groups, last)
 }
 
-/// Code that runs the body, and pushes the frame when a test leaves it: gives the site once the frame's locals are
-/// pushed. When the body ends normally, the function has returned.
-pub fn push_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>) -> Expr<'m> {
-    let code = leave_in_place(cx, body);
-    let site = push_sometimes(cx, code);
-    push(cx, always_groups(cx.plan), site)
+/// Code that runs the body, and pushes the frame when a test leaves it: gives what the function returns then. When the
+/// body ends normally, the function has returned.
+pub fn push_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>, results: Type) -> Expr<'m> {
+    let site = push_sometimes(cx, leave_in_place(cx, body));
+    let (always, last) = always_groups_to_end_with(cx.plan, cx.runtime.pointer());
+    let helper = cx.runtime.finish_helper(results, last.as_ref().map(PushGroup::kind));
+    end_frame(cx, push(cx, always, site), last, &helper, results)
 }
 
-/// The same in a resume function; with function number, and whether the frame did not fit.
+/// The same in a resume function: gives whether the frame did not fit.
 pub fn push_frame_again<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>) -> Expr<'m> {
     let mut site = enter_epilogue(cx, 0, &leave_in_place(cx, body));
     if let Some(masks) = cx.plan.masks {
         site = cx.select_mask(site, masks);
     }
     let (groups, last) = push_groups_of_resume(cx.plan, cx.runtime.pointer());
-    let mut operands = vec![push(cx, groups, site)];
+    let helper = cx.runtime.finish_again_helper(last.as_ref().map(PushGroup::kind));
+    end_frame(cx, push(cx, groups, site), last, &helper, Type::I32)
+}
+
+/// Pushes the last values and the header.
+fn end_frame<'m>(
+    cx: &FunctionCx<'_, 'm>,
+    site: Expr<'m>,
+    last: Option<PushGroup>,
+    helper: &str,
+    results: Type,
+) -> Expr<'m> {
+    let mut operands = vec![site];
     operands.extend(last.iter().flat_map(|group| values(cx, group)));
     operands.push(cx.build.i32(cx.plan.number.0));
-    let helper = cx.runtime.finish_again_helper(last.as_ref().map(PushGroup::kind));
-    cx.build.call(&helper, &operands, Type::I32)
+    cx.build.call(helper, &operands, results)
 }
 
 /// The body, and the blocks of tests in place, which bring the callee's value.

@@ -175,8 +175,10 @@ impl Runtime {
         self.name("pop_function")
     }
 
-    pub fn finish_helper(&self, results: Type) -> String {
-        self.name(&format!("finish{}", self.suffix(results)))
+    /// Ends a frame, with a last group of values if there is one, and returns a default.
+    pub fn finish_helper(&self, results: Type, last: Option<GroupKind>) -> String {
+        let last = last.map(|(type_, _, count)| format!("_with_{}x{count}", keyword(type_)));
+        self.name(&format!("finish{}{}", self.suffix(results), last.unwrap_or_default()))
     }
 
     /// Checks that the next frame is the function's, for `asserts`.
@@ -289,8 +291,8 @@ pub struct RuntimeNeeds {
     has_packed_masks: bool,
     references: ReferenceNeeds,
     sites: SiteNeeds,
-    /// Results, numbers only, of functions that can be unwound.
-    results: BTreeSet<Type>,
+    /// Results, numbers only, of functions that can be unwound; with what they push last.
+    finishes: BTreeSet<(Type, Option<GroupKind>)>,
     /// Results, numbers only, of whatever is resumed by the next frame.
     resumed_results: BTreeSet<Type>,
     /// Resume functions with their results, by number.
@@ -344,22 +346,26 @@ impl RuntimeNeeds {
             has_packed_masks: plans.iter().any(|p| matches!(p.masks, Some(Masks::Packed(..)))),
             references,
             sites: SiteNeeds::of(plans),
-            results: plans.iter().map(|p| p.results).collect(),
+            finishes: BTreeSet::new(),
             resumed_results: more_results.iter().copied().collect(),
             resumable: names.iter().cloned().zip(plans.iter().map(|p| p.results)).collect(),
         };
         for plan in plans {
             needs.resumed_results.insert(plan.results);
             needs.resumed_results.extend(plan.landings.iter().map(|l| l.result));
+            let (groups, last) = push_groups_of(plan, runtime.pointer());
+            needs.pushes.extend(groups.iter().map(PushGroup::kind));
+            if !plan.results.has_reference() {
+                needs.finishes.insert((plan.results, last.as_ref().map(PushGroup::kind)));
+            }
             let (groups, last) = push_groups_of_resume(plan, runtime.pointer());
-            needs.pushes.extend(push_groups_of(plan).iter().chain(&groups).map(PushGroup::kind));
+            needs.pushes.extend(groups.iter().map(PushGroup::kind));
             needs.last_pushes.extend(last.as_ref().map(PushGroup::kind));
             for group in pop_groups(plan) {
                 let components = group.slots[0].type_.components();
                 needs.pops.extend(components.into_iter().map(|t| (t.in_frame(), group.masked, group.size)));
             }
         }
-        needs.results.retain(|r| !r.has_reference());
         needs.resumed_results.retain(|r| !r.has_reference());
         needs
     }
@@ -461,7 +467,7 @@ pub fn add_default_results(module: Module<'_>, runtime: &mut Runtime, plans: &[&
 pub fn add_reference_finishers(module: Module<'_>, runtime: &Runtime) {
     let build = module.build();
     for &results in &runtime.reference_results {
-        let name = runtime.finish_helper(results);
+        let name = runtime.finish_helper(results, None);
         let arguments = [build.local_get(0, Type::I32), build.local_get(1, Type::I32)];
         let again = build.call(&runtime.finish_again_helper(None), &arguments, Type::I32);
         let next = runtime.call_next_frame(build, results);

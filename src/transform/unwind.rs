@@ -16,10 +16,7 @@ pub fn instrument<'m>(module: Module<'m>, function: Function<'m>, plan: &Functio
     let cx = FunctionCx::unwind(module, function, plan, runtime);
     let body = rewrite(&cx, root, function.body());
     body.finalize();
-    let site = push_frame(&cx, body);
-    let number = cx.build.i32(plan.number.0);
-    let results = function.results();
-    function.set_body(cx.build.call(&runtime.finish_helper(results), &[site, number], results));
+    function.set_body(push_frame(&cx, body, function.results()));
     references::relax(module, function, plan);
     function.refinalize(module);
 }

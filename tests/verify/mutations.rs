@@ -24,8 +24,15 @@ macro_rules! mutations {
 }
 
 mutations! {
-    a_push_is_dropped: "leaf", "unwinding: the local 0 is not where the plan has it in the frame",
-        |module| drop_push(module, "leaf");
+    a_push_is_dropped: "sites", "unwinding: the local 1 is not where the plan has it in the frame",
+        |module| drop_push(module, "sites");
+    another_value_is_pushed_last: "leaf", "unwinding: the local 0 is not where the plan has it in the frame",
+        |module| {
+            let code = Code::of(module, "leaf");
+            let is_end = |e: Option<Expr<'_>>| e.is_some_and(|e| calls(e, ".finish_i32_with_i32x1"));
+            let value = code.find(|f| f.expr.kind() == Kind::LocalGet && is_end(f.parent));
+            code.replace(value, code.build.i32(0));
+        };
     a_push_is_dropped_in_the_resume_function: "sites", "unwinding again from the resume function: the local 1",
         |module| drop_push(module, "sites.resume");
     another_value_is_pushed_in_the_resume_function: "leaf", "unwinding again from the resume function: the local 0",
@@ -38,15 +45,15 @@ mutations! {
     another_local_is_pushed: "sites", "unwinding: the local 3 is not where",
         |module| {
             let code = Code::of(module, "sites");
-            let local = code.find(|f| f.expr.kind() == Kind::LocalGet && f.position == 2 && pushes(f.parent));
+            let local = code.find(|f| f.expr.kind() == Kind::LocalGet && f.position == 2 && ends_frame(f.parent));
             code.replace(local, code.build.local_get(0, Type::I32));
         };
-    a_frame_is_pushed_twice: "loop", "unwinding: the frame has 4 bytes too many",
+    a_local_is_pushed_twice: "sites", "unwinding: the frame has 8 bytes too many",
         |module| {
-            let code = Code::of(module, "loop");
-            let push = code.find(|f| f.calls(".push_"));
+            let code = Code::of(module, "sites");
+            let push = code.find(|f| f.calls(".push_f64x1"));
             let name = push.expr.describe_call().and_then(|call| call.target()).expect("it is a call").text();
-            let again = [push.expr, code.build.local_get(0, Type::I32)];
+            let again = [push.expr, code.build.local_get(2, Type::F64)];
             code.replace(push, code.build.call(&name, &again, Type::I32));
         };
     a_test_names_another_site: "run", "site 0, the call call $loop: unwinding: the frame names another site",
@@ -59,7 +66,7 @@ mutations! {
         |module| {
             let code = Code::of(module, "other");
             let number = code.find(|f| {
-                let is_number = f.expr.kind() == Kind::Const && f.position == 1;
+                let is_number = f.expr.kind() == Kind::Const && f.position == 2;
                 is_number && f.parent.is_some_and(|p| calls(p, ".finish"))
             });
             code.replace(number, code.build.i32(0));
@@ -259,8 +266,8 @@ mutations! {
         };
 }
 
-fn pushes(parent: Option<Expr<'_>>) -> bool {
-    parent.is_some_and(|p| calls(p, ".push_"))
+fn ends_frame(parent: Option<Expr<'_>>) -> bool {
+    parent.is_some_and(|p| calls(p, ".finish_"))
 }
 
 /// Drops the first push: its frame lacks some locals.

@@ -61,8 +61,8 @@ impl<'a> Text<'a> {
                 _ => self.pop_several(kind),
             }
         }
-        for &results in &self.needs.results {
-            self.finish(results);
+        for &(results, last) in &self.needs.finishes {
+            self.finish(results, last);
         }
         if self.runtime.table == ResumeTable::Switch {
             for &results in &self.needs.resumed_results {
@@ -559,38 +559,41 @@ impl<'a> Text<'a> {
     fn push(&mut self, kind: GroupKind) {
         let (type_, masked, count) = kind;
         let name = quoted(&self.runtime.push_helper(kind));
-        let mut text = self.start_push(&name, kind, "");
+        let mut text = self.start_push(&name, kind, "(result i32)");
         text += &self.store_values(kind);
         if masked {
             let mask = quoted(&self.runtime.pushed_mask());
             text += &format!("  (global.set {mask} (i64.shl (global.get {mask}) (i64.const {count})))\n");
         }
         if type_.is_numeric() {
-            let end = self.end_of_values(type_, masked, count);
+            let end = self.end_of_values(kind);
             text += &format!("  (global.set {} {end})\n", self.id("position"));
         }
         self.line(&format!("{text}  (local.get $site))"));
     }
 
-    /// The same with the last values of a frame of a resume function; and ends the frame.
+    /// Ends a frame of a resume function with its last values.
     fn finish_again_with(&mut self, kind: GroupKind) {
-        let (type_, masked, count) = kind;
         let name = quoted(&self.runtime.finish_again_helper(Some(kind)));
-        let mut text = self.start_push(&name, kind, "(param $function i32)");
-        text += &self.store_values(kind);
-        if !masked {
-            text += &format!("  (local.set $at {})\n", self.end_of_values(type_, masked, count));
-        }
-        self.line(&format!("{text}  {}\n  (i32.const 1))", self.finish_frame("(i32.const 0)")));
+        let start = self.start_last_push(&name, kind, "(result i32)");
+        self.line(&format!("{start}  {}\n  (i32.const 1))", self.finish_frame("(i32.const 0)")));
     }
 
-    /// The start of a function that takes the site and values, and what else it takes.
+    /// The start of a function that takes the site, the last values of a frame, and the function's number: stores the
+    /// values. They have no mask.
+    fn start_last_push(&self, name: &str, kind: GroupKind, results: &str) -> String {
+        let mut text = self.start_push(name, kind, &format!("(param $function i32) {results}"));
+        text += &self.store_values(kind);
+        text + &format!("  (local.set $at {})\n", self.end_of_values(kind))
+    }
+
+    /// The start of a function that takes the site and values, and what else it takes and gives.
     fn start_push(&self, name: &str, (type_, masked, count): GroupKind, more: &str) -> String {
         let mut text = format!("(func {name} (param $site i32)");
         for i in 0..count {
             text += &format!(" (param $v{i} {})", keyword(type_));
         }
-        text += &format!("{more} (result i32)");
+        text += more;
         text += &if type_.is_numeric() { format!(" (local $at {})", self.ptr) } else { " (local $code i32)".into() };
         if masked {
             let mask = quoted(&self.runtime.pushed_mask());
@@ -604,7 +607,7 @@ impl<'a> Text<'a> {
     }
 
     /// Where numbers that are stored from `$at` on end: only those that are masked move it.
-    fn end_of_values(&self, type_: Type, masked: bool, count: usize) -> String {
+    fn end_of_values(&self, (type_, masked, count): GroupKind) -> String {
         let (ptr, bytes) = (self.ptr, u64::from(slot_size(type_)) * count as u64);
         if masked { "(local.get $at)".into() } else { format!("({ptr}.add (local.get $at) ({ptr}.const {bytes}))") }
     }
@@ -704,20 +707,22 @@ impl<'a> Text<'a> {
 
     /// The end of an epilogue: pushes the header, and returns a default; or, when the frame did not fit, what the
     /// resume function returns after the frames saved so far have been rewound.
-    fn finish(&mut self, results: Type) {
-        let name = quoted(&self.runtime.finish_helper(results));
+    fn finish(&mut self, results: Type, last: Option<GroupKind>) {
+        let name = quoted(&self.runtime.finish_helper(results, last));
         let default: Vec<String> = results.components().into_iter().map(default_value).collect();
         let default = default.join(" ");
         let clause = result_clause(results);
         let next_frame = self.call_next_frame(results);
-        let (ptr, finish) = (self.ptr, self.finish_frame(&default));
-        self.line(&format!(
-            "(func {name} (param $site i32) (param $function i32) {clause} (local $at {ptr})
-  (local.set $at {position})
-  {finish}
-  {next_frame})",
-            position = self.position(),
-        ));
+        let start = match last {
+            Some(kind) => self.start_last_push(&name, kind, &clause),
+            None => format!(
+                "(func {name} (param $site i32) (param $function i32) {clause} (local $at {ptr})
+  (local.set $at {position})\n",
+                ptr = self.ptr,
+                position = self.position(),
+            ),
+        };
+        self.line(&format!("{start}  {}\n  {next_frame})", self.finish_frame(&default)));
     }
 
     fn call_next_frame(&self, results: Type) -> String {
