@@ -93,7 +93,8 @@ fn direct_uses(module: Module<'_>) -> impl Iterator<Item = (Name, Name)> {
 fn helpers_of_both(module: Module<'_>, runtime: &Runtime, moved: &HashSet<Name>) -> Vec<Name> {
     let on_the_way: HashSet<Name> = runtime.on_the_way.iter().map(|name| Name::of(name)).collect();
     let called = direct_uses(module).filter(|(caller, _)| moved.contains(caller)).map(|(_, callee)| callee);
-    let mut called: Vec<Name> = called.filter(|callee| on_the_way.contains(callee) && !moved.contains(callee)).collect();
+    let mut called: Vec<Name> =
+        called.filter(|callee| on_the_way.contains(callee) && !moved.contains(callee)).collect();
     called.sort_unstable_by_key(|name| name.text());
     called.dedup();
     called

@@ -229,7 +229,8 @@ impl Subject<'_> {
     fn compile(&self, results: &mut Results) -> Result<()> {
         for (name, repeats, compiler) in [("liftoff", 7, "--liftoff-only"), ("turbofan", 1, "--no-liftoff")] {
             let flags = ["--expose-gc", "--no-wasm-lazy-compilation", compiler];
-            let compile = |script: &str, words: &[String]| node::run(self.tools, &flags, &format!("{script}.mjs"), words);
+            let compile =
+                |script: &str, words: &[String]| node::run(self.tools, &flags, &format!("{script}.mjs"), words);
             self.compile_with(results, name, repeats, compile)?;
         }
         self.compile_with(results, "wasmtime", 1, |script, words| {
