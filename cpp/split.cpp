@@ -171,12 +171,7 @@ bool uses_segments(const Function& func) {
   });
 }
 
-std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust::String> functions,
-                                           rust::Slice<const rust::String> globals,
-                                           rust::Slice<const rust::String> shared_functions,
-                                           rust::Slice<const rust::String> shared_globals, rust::Str table_name,
-                                           rust::Slice<const ResumeEntry> entries, rust::Str import_module_name,
-                                           rust::Str table_export) {
+std::unique_ptr<SecondModule> split_module(Module& first, const Split& split) {
   auto result = std::make_unique<SecondModule>(first);
   auto& second = *result->module;
   second.features = first.features;
@@ -186,27 +181,29 @@ std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust
   second.debugInfoSymbolNames = first.debugInfoSymbolNames;
 
   UsedItems used;
-  for (auto& list : {functions, shared_functions}) {
-    for (auto& name : list) {
+  for (auto* list : {&split.functions, &split.shared_functions}) {
+    for (auto& name : *list) {
       auto* original = first.getFunction(to_name(name));
       auto* copy = ModuleUtils::copyFunction(original, second);
       copy->hasExplicitName = original->hasExplicitName;
       ItemCollector(used).walk(copy->body);
     }
   }
-  auto moved = as_names(functions), moved_globals = as_names(globals), own_globals = as_names(shared_globals);
+  auto names_of = [](auto& list) { return as_names(rust::Slice<const rust::String>(list.data(), list.size())); };
+  auto moved = names_of(split.functions), moved_globals = names_of(split.globals);
+  auto own_globals = names_of(split.shared_globals);
   own_globals.insert(moved_globals.begin(), moved_globals.end());
   for (auto& global : first.globals) {
     if (own_globals.count(global->name)) {
       second.addGlobal(std::make_unique<Global>(*global));
     }
   }
-  auto table = as_name(table_name);
+  auto table = to_name(split.table);
   used.add(ModuleItemKind::Table, table);
 
   ExportNames exports(first);
-  exports.add(ModuleItemKind::Table, table, as_name(table_export));
-  auto import_module = as_name(import_module_name);
+  exports.add(ModuleItemKind::Table, table, to_name(split.table_export));
+  auto import_module = to_name(split.import_module);
   for (auto& [kind, name] : used.items) {
     bool is_there = kind == ModuleItemKind::Function && second.getFunctionOrNull(name) ||
                     kind == ModuleItemKind::Global && own_globals.count(name);
@@ -227,13 +224,13 @@ std::unique_ptr<SecondModule> split_module(Module& first, rust::Slice<const rust
     return segment->table == table && segment->data.size() &&
            std::all_of(segment->data.begin(), segment->data.end(), [&](Expression* item) {
              auto* ref = item->dynCast<RefFunc>();
-             return ref && std::any_of(entries.begin(), entries.end(),
+             return ref && std::any_of(split.entries.begin(), split.entries.end(),
                                        [&](auto& entry) { return to_name(entry.function) == ref->func; });
            });
   });
   ElementSegment* open[2] = {nullptr, nullptr};
   uint64_t next[2] = {0, 0};
-  for (auto& entry : entries) {
+  for (auto& entry : split.entries) {
     auto name = to_name(entry.function);
     int side = moved.count(name) ? 1 : 0;
     auto& owner = side ? second : first;

@@ -5,7 +5,7 @@
 
 namespace fork_instrument {
 
-struct ResumeEntry;
+struct Split;
 
 // The second module while it is put together.
 class SecondModule {
@@ -21,12 +21,8 @@ bool uses_segments(const Function& func);
 
 // Moves functions, globals that only they use, and their slots of the resume table to a new module; of shared functions
 // and globals each module gets its own. All else that they use and that stays is exported from the first module, under
-// existing names where there are some, else under the shortest free ones, and imported by the second from the module
-// `import_module`. The table is exported under `table_export`.
-std::unique_ptr<SecondModule>
-split_module(Module& first, rust::Slice<const rust::String> functions, rust::Slice<const rust::String> globals,
-             rust::Slice<const rust::String> shared_functions, rust::Slice<const rust::String> shared_globals,
-             rust::Str table, rust::Slice<const ResumeEntry> entries, rust::Str import_module, rust::Str table_export);
+// existing names where there are some, else under the shortest free ones, and imported by the second.
+std::unique_ptr<SecondModule> split_module(Module& first, const Split& split);
 
 // Gives the table another name where the two modules meet.
 void rename_table_export(SecondModule& second, rust::Str from, rust::Str to);

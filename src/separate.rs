@@ -12,46 +12,42 @@ use sha2::{Digest, Sha256};
 use crate::abi;
 use crate::analysis::fork_path::kind;
 use crate::error::Error;
-use crate::ir::{Module, Name, Pass, Split};
+use crate::ir::{Module, Name, Pass, ResumeEntry, Split};
 use crate::transform::runtime::{ResumeTable, Runtime};
 
 /// Moves the resume functions out of the module. Gives the second module's bytes, or text.
 pub fn separate<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, text: bool) -> Result<Vec<u8>, Error> {
     let ResumeTable::Table { name: table, base, .. } = &runtime.table else { return Err(Error::NoTableForSeparate) };
-    let entries: Vec<(u64, String)> = (*base..).zip(runtime.table_functions()).collect();
+    let entries = (*base..).zip(runtime.table_functions());
+    let entries: Vec<ResumeEntry> = entries.map(|(index, function)| ResumeEntry { index, function }).collect();
     let can_move = |name: &&String| !module.uses_segments(module.function(name));
-    let slots = entries.iter().map(|(_, name)| name);
+    let slots = entries.iter().map(|entry| &entry.function);
     let mut moved: HashSet<Name> = slots.filter(can_move).map(|name| Name::of(name)).collect();
     keep_what_others_call(module, &mut moved);
     moved.extend(helpers_used_only_by(module, runtime, &moved));
     let names = module.functions().into_iter().map(|f| f.name());
     let functions: Vec<String> = names.filter(|n| moved.contains(n)).map(Name::text).collect();
     let shared = helpers_of_both(module, runtime, &moved);
-    let (mut globals, mut shared_globals) = (Vec::new(), Vec::new());
+    let placeholder = format!("{}{}", abi::RESUME_TABLE, "0".repeat(DIGEST_DIGITS));
+    let mut split = Split {
+        functions,
+        globals: Vec::new(),
+        shared_functions: shared.iter().map(|name| name.text()).collect(),
+        shared_globals: Vec::new(),
+        table: table.clone(),
+        entries,
+        import_module: abi::RESUME_MODULE.to_owned(),
+        table_export: placeholder.clone(),
+    };
     for scratch in &runtime.scratch {
         let mut helpers = scratch.helpers.iter().map(|name| Name::of(name));
-        match helpers.clone().all(|name| moved.contains(&name)) {
-            true => globals.extend(scratch.globals.iter().cloned()),
-            false if helpers.any(|name| moved.contains(&name) || shared.contains(&name)) => {
-                shared_globals.extend(scratch.globals.iter().cloned());
-            }
-            false => {}
+        if helpers.clone().all(|name| moved.contains(&name)) {
+            split.globals.extend(scratch.globals.iter().cloned());
+        } else if helpers.any(|name| moved.contains(&name) || shared.contains(&name)) {
+            split.shared_globals.extend(scratch.globals.iter().cloned());
         }
     }
-    let shared_functions: Vec<String> = shared.into_iter().map(Name::text).collect();
-    let placeholder = format!("{}{}", abi::RESUME_TABLE, "0".repeat(DIGEST_DIGITS));
-    let mut second = module
-        .split(&Split {
-            functions: &functions,
-            globals: &globals,
-            shared_functions: &shared_functions,
-            shared_globals: &shared_globals,
-            table,
-            entries: &entries,
-            import_module: abi::RESUME_MODULE,
-            table_export: &placeholder,
-        })
-        .map_err(Error::Binaryen)?;
+    let mut second = module.split(&split).map_err(Error::Binaryen)?;
     let bytes = second.write(pass, false).map_err(Error::Binaryen)?;
     let name = format!("{}{}", abi::RESUME_TABLE, digest(&bytes));
     second.rename_table_export(&placeholder, &name);

@@ -155,6 +155,22 @@ pub mod bridge {
         function: String,
     }
 
+    /// What moves to a second module, and how the two modules meet.
+    struct Split {
+        functions: Vec<String>,
+        /// Globals that only those functions use.
+        globals: Vec<String>,
+        /// Functions, and globals, of which each module gets its own.
+        shared_functions: Vec<String>,
+        shared_globals: Vec<String>,
+        /// The resume table, and its slots.
+        table: String,
+        entries: Vec<ResumeEntry>,
+        /// The module name of the second module's imports.
+        import_module: String,
+        table_export: String,
+    }
+
     /// One expression of a function body, in post-order, with what it names. Names are numbers (`intern_name`).
     #[derive(Clone, Copy)]
     struct CodeRow {
@@ -322,17 +338,7 @@ pub mod bridge {
         fn shrink_level(pass: &Pass) -> i32;
 
         fn uses_segments(func: &Function) -> bool;
-        fn split_module(
-            first: Pin<&mut Module>,
-            functions: &[String],
-            globals: &[String],
-            shared_functions: &[String],
-            shared_globals: &[String],
-            table: &str,
-            entries: &[ResumeEntry],
-            import_module: &str,
-            table_export: &str,
-        ) -> Result<UniquePtr<SecondModule>>;
+        fn split_module(first: Pin<&mut Module>, split: &Split) -> Result<UniquePtr<SecondModule>>;
         fn rename_table_export(second: Pin<&mut SecondModule>, from: &str, to: &str);
         fn write_second(pass: Pin<&mut Pass>, second: Pin<&mut SecondModule>, text: bool) -> Result<Vec<u8>>;
         type ReachingSets;

@@ -24,12 +24,12 @@ pub use build::{Builder, Literal};
 pub use code::{Comparison, Name};
 pub use ffi::bridge::{
     CallSite, Code, CodeRow, Effects, ExportRow, FunctionImport, FunctionRow, GlobalRow, MemoryRow, ModuleFacts, Node,
-    ObjectHolder, Reference, SegmentRow, TableRow, TableSegment, TagRow,
+    ObjectHolder, Reference, ResumeEntry, SegmentRow, Split, TableRow, TableSegment, TagRow,
 };
 pub use function::{Function, Liveness};
 pub use module::{Module, Pass};
 pub use references::{Hierarchy, ReachingSets, is_same_replay};
-pub use split::{SecondModule, Split};
+pub use split::SecondModule;
 pub use task::{PassBody, at_successful_exit, register_pass};
 
 use binaryen_sys as c;

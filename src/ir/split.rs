@@ -1,26 +1,10 @@
 //! Moving functions into a second module.
 
 use super::ffi::bridge;
-use super::{Function, Module, Pass};
+use super::{Function, Module, Pass, Split};
 
 /// A module that holds functions moved out of the first one.
 pub struct SecondModule(cxx::UniquePtr<bridge::SecondModule>);
-
-/// What to move, and how the two modules meet.
-pub struct Split<'a> {
-    pub functions: &'a [String],
-    /// Globals that only those functions use.
-    pub globals: &'a [String],
-    /// Functions, and globals, of which each module gets its own.
-    pub shared_functions: &'a [String],
-    pub shared_globals: &'a [String],
-    /// The resume table, and its slots: index and function.
-    pub table: &'a str,
-    pub entries: &'a [(u64, String)],
-    /// The module name of the second module's imports.
-    pub import_module: &'a str,
-    pub table_export: &'a str,
-}
 
 impl<'m> Module<'m> {
     /// Whether the function uses data or element segments.
@@ -29,25 +13,8 @@ impl<'m> Module<'m> {
     }
 
     /// Moves functions to a new module that imports what they use from this one.
-    pub fn split(self, split: &Split<'_>) -> Result<SecondModule, String> {
-        let entries: Vec<bridge::ResumeEntry> = split
-            .entries
-            .iter()
-            .map(|(index, function)| bridge::ResumeEntry { index: *index, function: function.clone() })
-            .collect();
-        bridge::split_module(
-            self.pin(),
-            split.functions,
-            split.globals,
-            split.shared_functions,
-            split.shared_globals,
-            split.table,
-            &entries,
-            split.import_module,
-            split.table_export,
-        )
-        .map(SecondModule)
-        .map_err(|e| e.what().to_string())
+    pub fn split(self, split: &Split) -> Result<SecondModule, String> {
+        bridge::split_module(self.pin(), split).map(SecondModule).map_err(|e| e.what().to_string())
     }
 }
 
