@@ -22,7 +22,7 @@ pub const WIDE_SITE: u32 = 255;
 /// Locals of one type that a push helper takes at once, at most.
 pub const PUSH_GROUP: usize = 6;
 /// Likewise of a helper that ends the frame, too, in a function of the program.
-pub const LAST_GROUP: usize = 2;
+pub const LAST_GROUP: usize = 3;
 /// How many locals of one type pop helpers take, the largest first.
 pub const POP_GROUPS: [usize; 4] = [8, 4, 2, 1];
 

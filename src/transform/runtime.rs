@@ -283,8 +283,8 @@ pub struct RuntimeNeeds {
     /// Bytes kept free below the buffer's end: the largest frame.
     pub reserve: u64,
     pushes: BTreeSet<GroupKind>,
-    /// Those that end a frame of a resume function.
-    last_pushes: BTreeSet<GroupKind>,
+    /// Those that end a frame of a resume function, or nothing.
+    last_pushes: BTreeSet<Option<GroupKind>>,
     pops: BTreeSet<GroupKind>,
     pub masks: MaskFunctions,
     /// Whether a function has its masks in a number.
@@ -355,12 +355,14 @@ impl RuntimeNeeds {
             needs.resumed_results.extend(plan.landings.iter().map(|l| l.result));
             let (groups, last) = push_groups_of(plan, runtime.pointer());
             needs.pushes.extend(groups.iter().map(PushGroup::kind));
-            if !plan.results.has_reference() {
-                needs.finishes.insert((plan.results, last.as_ref().map(PushGroup::kind)));
-            }
+            match plan.results.has_reference() {
+                // What ends those frames ends them as in a resume function.
+                true => needs.last_pushes.insert(None),
+                false => needs.finishes.insert((plan.results, last.as_ref().map(PushGroup::kind))),
+            };
             let (groups, last) = push_groups_of_resume(plan, runtime.pointer());
             needs.pushes.extend(groups.iter().map(PushGroup::kind));
-            needs.last_pushes.extend(last.as_ref().map(PushGroup::kind));
+            needs.last_pushes.insert(last.as_ref().map(PushGroup::kind));
             for group in pop_groups(plan) {
                 let components = group.slots[0].type_.components();
                 needs.pops.extend(components.into_iter().map(|t| (t.in_frame(), group.masked, group.size)));
@@ -393,7 +395,7 @@ impl RuntimeNeeds {
     /// Helpers that push, of some kinds.
     fn push_helpers(&self, runtime: &Runtime, is_such: fn(&GroupKind) -> bool) -> Vec<String> {
         let pushes = self.pushes.iter().copied().filter(is_such).map(|kind| runtime.push_helper(kind));
-        let last = self.last_pushes.iter().copied().filter(is_such);
+        let last = self.last_pushes.iter().flatten().copied().filter(is_such);
         pushes.chain(last.map(|kind| runtime.finish_again_helper(Some(kind)))).collect()
     }
 

@@ -52,8 +52,8 @@ impl<'a> Text<'a> {
         for &kind in &self.needs.pushes {
             self.push(kind);
         }
-        for &kind in &self.needs.last_pushes {
-            self.finish_again_with(kind);
+        for &last in &self.needs.last_pushes {
+            self.finish_again(last);
         }
         for &kind in &self.needs.pops {
             match kind.2 {
@@ -439,14 +439,6 @@ impl<'a> Text<'a> {
             }
             ResumeTable::Switch => self.line(&format!("(func {next} (result i32) {number})")),
         }
-        let (again, finish) = (self.id("finish_again"), self.finish_frame("(i32.const 0)"));
-        self.line(&format!(
-            "(func {again} (param $site i32) (param $function i32) (result i32) (local $at {ptr})
-  (local.set $at {position})
-  {finish}
-  (i32.const 1))",
-            position = self.position(),
-        ));
     }
 
     /// Pushes `$site` and `$function` at `$at`, and returns if the frame fits; else the module is aborting.
@@ -572,19 +564,28 @@ impl<'a> Text<'a> {
         self.line(&format!("{text}  (local.get $site))"));
     }
 
-    /// Ends a frame of a resume function with its last values.
-    fn finish_again_with(&mut self, kind: GroupKind) {
-        let name = quoted(&self.runtime.finish_again_helper(Some(kind)));
-        let start = self.start_last_push(&name, kind, "(result i32)");
+    /// The end of an epilogue of a resume function: pushes the header, and says whether the frame did not fit.
+    fn finish_again(&mut self, last: Option<GroupKind>) {
+        let name = quoted(&self.runtime.finish_again_helper(last));
+        let start = self.start_finish(&name, last, "(result i32)");
         self.line(&format!("{start}  {}\n  (i32.const 1))", self.finish_frame("(i32.const 0)")));
     }
 
     /// The start of a function that takes the site, the last values of a frame, and the function's number: stores the
-    /// values. They have no mask.
-    fn start_last_push(&self, name: &str, kind: GroupKind, results: &str) -> String {
-        let mut text = self.start_push(name, kind, &format!("(param $function i32) {results}"));
-        text += &self.store_values(kind);
-        text + &format!("  (local.set $at {})\n", self.end_of_values(kind))
+    /// values, which have no mask, and sets `$at` to where the header goes.
+    fn start_finish(&self, name: &str, last: Option<GroupKind>, results: &str) -> String {
+        let more = format!("(param $function i32) {results}");
+        match last {
+            Some(kind) => {
+                let stored = self.start_push(name, kind, &more) + &self.store_values(kind);
+                stored + &format!("  (local.set $at {})\n", self.end_of_values(kind))
+            }
+            None => format!(
+                "(func {name} (param $site i32) {more} (local $at {ptr})\n  (local.set $at {position})\n",
+                ptr = self.ptr,
+                position = self.position(),
+            ),
+        }
     }
 
     /// The start of a function that takes the site and values, and what else it takes and gives.
@@ -713,15 +714,7 @@ impl<'a> Text<'a> {
         let default = default.join(" ");
         let clause = result_clause(results);
         let next_frame = self.call_next_frame(results);
-        let start = match last {
-            Some(kind) => self.start_last_push(&name, kind, &clause),
-            None => format!(
-                "(func {name} (param $site i32) (param $function i32) {clause} (local $at {ptr})
-  (local.set $at {position})\n",
-                ptr = self.ptr,
-                position = self.position(),
-            ),
-        };
+        let start = self.start_finish(&name, last, &clause);
         self.line(&format!("{start}  {}\n  {next_frame})", self.finish_frame(&default)));
     }
 
