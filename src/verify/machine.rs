@@ -171,22 +171,23 @@ impl<'a, 'm> Machine<'a, 'm> {
     /// Whether the last instruction is within an expression that has no effects as a whole, such as one that catches
     /// what it throws: its value is not known then, and the machine goes on behind.
     fn skip(&mut self) -> bool {
-        /// Nodes around the instruction that are looked at.
-        const LEVELS: usize = 8;
         if self.activations.is_empty() || !matches!(self.rules, Rules::Harmless { .. }) {
             return false;
         }
         let is_own = self.is_own();
         let Activation { body, at, base, .. } = *self.activation();
         let mut row = Some(body.instructions[at as usize - 1].row as usize);
-        for _ in 0..LEVELS {
-            let Some(current) = row else { return false };
+        while let Some(current) = row {
             let node = body.row(current as u32);
             if let Some(end) = body.ends.get(&(current as u32)) {
                 let effects = self.world.module.effects(node.expr());
+                // What is around it calls, too.
+                if effects.calls {
+                    return false;
+                }
                 // In helpers what follows an expression that always leaves is unreachable, and no trap.
                 let traps = effects.traps && is_own;
-                let computes = !(effects.calls || traps || effects.side_effects) && effects.writes.is_empty();
+                let computes = !(traps || effects.side_effects) && effects.writes.is_empty();
                 if computes {
                     self.activation().at = end.at;
                     self.stack.truncate(base + end.height as usize);
