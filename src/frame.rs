@@ -21,8 +21,11 @@ pub const NO_SITE: i32 = -1;
 pub const WIDE_SITE: u32 = 255;
 /// Locals of one type that a push helper takes at once, at most.
 pub const PUSH_GROUP: usize = 6;
-/// Likewise of a helper that ends the frame, too, in a function of the program.
-pub const LAST_GROUP: usize = 3;
+/// Likewise where the call is to need no room in the engine's frame: wasmtime passes six integers in registers, two of them
+/// its own, and one is the site.
+pub const SMALL_PUSH_GROUP: usize = 3;
+/// Likewise of a helper that takes the function's number, too, in a function of the program.
+pub const LAST_GROUP: usize = 2;
 /// How many locals of one type pop helpers take, the largest first.
 pub const POP_GROUPS: [usize; 4] = [8, 4, 2, 1];
 
@@ -45,23 +48,12 @@ pub struct MaskFunctions {
 /// one number, for which there are to be functions; functions with equal masks share them.
 pub fn lay_out_masks(plans: &mut [FunctionPlan]) -> MaskFunctions {
     let mut numbers: HashMap<MasksBySite, u32> = HashMap::new();
-    // Of the functions that share a number the first has the resume function.
-    let mut owners: HashMap<FunctionNumber, usize> = HashMap::new();
-    let pushes_by_mask = |plan: &FunctionPlan| plan.epilogues.iter().any(Epilogue::pushes_by_mask);
     let mut shared = 0;
     for is_shared in [true, false] {
-        for index in 0..plans.len() {
-            let (before, plan) = plans.split_at_mut(index);
-            let plan = &mut plan[0];
-            if plan.sometimes().is_empty() || pushes_by_mask(plan) != is_shared {
+        for plan in plans.iter_mut().filter(|plan| plan.has_own_resume() && !plan.sometimes().is_empty()) {
+            if plan.epilogues.iter().any(Epilogue::pushes_by_mask) != is_shared {
                 continue;
             }
-            if plan.shares_resume {
-                let owner = &before[owners[&plan.number]];
-                (plan.masks, plan.epilogues) = (owner.masks, owner.epilogues.clone());
-                continue;
-            }
-            owners.insert(plan.number, index);
             plan.masks = Some(packed(plan).unwrap_or_else(|| {
                 let next = numbers.len() as u32;
                 let number = *numbers.entry(plan.sites().map(|site| mask(plan, site)).collect()).or_insert(next);
@@ -75,9 +67,26 @@ pub fn lay_out_masks(plans: &mut [FunctionPlan]) -> MaskFunctions {
             shared = numbers.len();
         }
     }
+    push_as_owners_do(plans);
     let mut masks: Vec<(u32, MasksBySite)> = numbers.into_iter().map(|(masks, number)| (number, masks)).collect();
     masks.sort_unstable();
     MaskFunctions { masks: masks.into_iter().map(|(_, masks)| masks).collect(), shared }
+}
+
+/// Of the functions that share a number the first has the resume function: the others' frames are like its own.
+fn push_as_owners_do(plans: &mut [FunctionPlan]) {
+    let owners = plans.iter().enumerate().filter(|(_, plan)| plan.has_own_resume());
+    let owners: HashMap<FunctionNumber, usize> = owners.map(|(index, plan)| (plan.number, index)).collect();
+    let sharing: Vec<usize> = (0..plans.len()).filter(|&index| plans[index].shares_resume).collect();
+    for index in sharing {
+        let owner = plans[owners[&plans[index].number]].clone();
+        let plan = &mut plans[index];
+        (plan.frame, plan.always, plan.masks) = (owner.frame, owner.always, owner.masks);
+        (plan.epilogues, plan.push_group) = (owner.epilogues, owner.push_group);
+        for (landing, owners) in plan.landings.iter_mut().zip(&owner.landings) {
+            (landing.epilogue, landing.test_form) = (owners.epilogue, owners.test_form);
+        }
+    }
 }
 
 /// The mask of a site.

@@ -261,6 +261,8 @@ pub struct FunctionPlan {
     pub masks: Option<Masks>,
     /// Every site is in one of them.
     pub epilogues: Vec<Epilogue>,
+    /// How many locals the function pushes with one call, at most.
+    pub push_group: usize,
     pub captures: Vec<Capture>,
     pub rebuilds: Vec<Rebuild>,
     /// Rows, in the post-order listing of the original body, of calls that can be suspended but are no landings, with

@@ -21,13 +21,14 @@
 //! A branch takes along the site, and values that the epilogue expects in other registers. wasmtime puts that code
 //! between the test and what follows, so that execution that stays has to jump over it; if the branch is in an arm of an
 //! `if`, it goes to the end of the function. Such tests are for functions with exact epilogues: in their inner loops, and
-//! where they call themselves, because what a branch takes along can make the engine's frame larger.
+//! where they call themselves, because what a branch takes along can make the engine's frame larger. For the same reason
+//! these push few locals with one call.
 //!
 //! V8's baseline compiler remembers for each label, and at each `if`, where all locals are. What it needs at most is what
 //! the largest functions need: these have no arms, and exact epilogues must be worth this memory, too.
 
 use crate::analysis::regions::Tree;
-use crate::frame::PUSH_GROUP;
+use crate::frame::{PUSH_GROUP, SMALL_PUSH_GROUP};
 use crate::plan::{Epilogue, FunctionPlan, Site, Slot, TestForm};
 
 /// How much more often code is assumed to run for each loop around it.
@@ -82,15 +83,16 @@ pub fn share(plan: &mut FunctionPlan, tree: &Tree, index: u32) {
         cost += weight(tree, site) * f64::from(slots - mask.count_ones());
         paths.add(mask, site);
     }
+    let is_recursive = plan.landings.iter().any(|landing| landing.direct == Some(index));
+    plan.push_group = if is_recursive { SMALL_PUSH_GROUP } else { PUSH_GROUP };
     let exact = paths.into_epilogues(plan);
     let mut by_type = plan.sometimes().to_vec();
     by_type.sort_by_key(|slot| slot.type_.in_frame());
-    let common = bytes_of_pushes(&by_type) + MASK_BYTES + LABEL_BYTES;
-    let bytes = bytes_of(&exact) as f64 - common as f64;
+    let common = bytes_of_pushes(&by_type, plan.push_group) + MASK_BYTES + LABEL_BYTES;
+    let bytes = bytes_of(&exact, plan.push_group) as f64 - common as f64;
     let cells = (exact.len() * plan.locals.len()).saturating_sub(FREE_CELLS);
     let is_worth_it = cost * BYTES_PER_COST >= bytes + cells as f64 * BYTES_PER_CELL;
     let has_arms = is_worth_it && plan.landings.len() <= MAX_ARMS;
-    let is_recursive = plan.landings.iter().any(|landing| landing.direct == Some(index));
     let min_depth = if is_recursive { 0 } else { MIN_ARM_DEPTH };
     plan.epilogues = if is_worth_it {
         exact
@@ -110,22 +112,22 @@ pub fn share(plan: &mut FunctionPlan, tree: &Tree, index: u32) {
 }
 
 /// Bytes of epilogues, less those of sites that tests need not bring.
-fn bytes_of(epilogues: &[Epilogue]) -> usize {
+fn bytes_of(epilogues: &[Epilogue], push_group: usize) -> usize {
     let mut is_single: Vec<bool> = epilogues.iter().map(|epilogue| epilogue.sites.len() == 1).collect();
     epilogues.iter().filter_map(|epilogue| epilogue.next).for_each(|next| is_single[next] = false);
     let bytes = epilogues.iter().enumerate().map(|(index, epilogue)| {
         let slots: Vec<Slot> = epilogue.slots.iter().map(|(slot, _)| *slot).collect();
         let is_jump = epilogue.next.is_some_and(|next| next != index + 1);
         let jump = if is_jump { JUMP_BYTES } else { 0 };
-        LABEL_BYTES + bytes_of_pushes(&slots) + jump - usize::from(is_single[index])
+        LABEL_BYTES + bytes_of_pushes(&slots, push_group) + jump - usize::from(is_single[index])
     });
     bytes.sum()
 }
 
 /// Bytes of calls of push helpers.
-fn bytes_of_pushes(slots: &[Slot]) -> usize {
+fn bytes_of_pushes(slots: &[Slot], push_group: usize) -> usize {
     let runs = slots.chunk_by(|a, b| a.type_.in_frame() == b.type_.in_frame());
-    let calls: usize = runs.map(|run| run.len().div_ceil(PUSH_GROUP)).sum();
+    let calls: usize = runs.map(|run| run.len().div_ceil(push_group)).sum();
     let reads: usize = slots.iter().map(|slot| 2 + usize::from(slot.local > 127)).sum();
     calls * CALL_BYTES + reads
 }

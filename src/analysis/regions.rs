@@ -9,6 +9,7 @@ use std::ops::Deref;
 
 use crate::analysis::fork_path::{CallClass, ForkPath};
 use crate::analysis::listing::{Listing, Row};
+use crate::frame::PUSH_GROUP;
 use crate::ir::{Function, Kind, Liveness, Module, Type};
 use crate::plan::{
     Callee, FunctionNumber, FunctionPlan, Landing, LocalIndex, Region, RegionId, RegionKind, Site, TestForm,
@@ -174,6 +175,7 @@ impl Tree {
             always: 0,
             masks: None,
             epilogues: Vec::new(),
+            push_group: PUSH_GROUP,
             captures: Vec::new(),
             rebuilds: Vec::new(),
             joined: self.joined.iter().map(|&(row, site)| (row.0, site)).collect(),

@@ -38,7 +38,7 @@ impl PushGroup {
 }
 
 /// Values of a frame in the order in which they are pushed, grouped for the push helpers.
-fn group(slots: impl Iterator<Item = (Slot, bool)>) -> Vec<PushGroup> {
+fn group(slots: impl Iterator<Item = (Slot, bool)>, most: usize) -> Vec<PushGroup> {
     let mut groups: Vec<PushGroup> = Vec::new();
     for (slot, masked) in slots {
         let components = slot.type_.components();
@@ -46,7 +46,7 @@ fn group(slots: impl Iterator<Item = (Slot, bool)>) -> Vec<PushGroup> {
             let component = (components.len() > 1).then_some(i as u32);
             let type_ = type_.in_frame();
             match groups.last_mut() {
-                Some(group) if group.type_ == type_ && group.masked == masked && group.values.len() < PUSH_GROUP => {
+                Some(group) if group.type_ == type_ && group.masked == masked && group.values.len() < most => {
                     group.values.push((slot.local, component));
                 }
                 _ => groups.push(PushGroup { type_, masked, values: vec![(slot.local, component)] }),
@@ -57,26 +57,27 @@ fn group(slots: impl Iterator<Item = (Slot, bool)>) -> Vec<PushGroup> {
 }
 
 /// The groups of an epilogue.
-fn epilogue_groups(epilogue: &Epilogue) -> Vec<PushGroup> {
-    group(epilogue.slots.iter().copied())
+fn epilogue_groups(epilogue: &Epilogue, most: usize) -> Vec<PushGroup> {
+    group(epilogue.slots.iter().copied(), most)
 }
 
 /// The groups that all epilogues of a function go on with.
-fn always_groups(plan: &FunctionPlan) -> Vec<PushGroup> {
-    group(plan.always().iter().map(|&slot| (slot, false)))
+fn always_groups(plan: &FunctionPlan, most: usize) -> Vec<PushGroup> {
+    group(plan.always().iter().map(|&slot| (slot, false)), most)
 }
 
 /// The groups of a function; the last one apart, if a helper is to take it that ends the frame, too. Such a helper is
 /// there for each kind of result: only small ones spare more than they take.
 pub fn push_groups_of(plan: &FunctionPlan, pointer: Type) -> (Vec<PushGroup>, Option<PushGroup>) {
-    let mut groups: Vec<PushGroup> = plan.epilogues.iter().flat_map(epilogue_groups).collect();
+    let groups = plan.epilogues.iter().flat_map(|epilogue| epilogue_groups(epilogue, plan.push_group));
+    let mut groups: Vec<PushGroup> = groups.collect();
     let (always, last) = always_groups_to_end_with(plan, pointer);
     groups.extend(always);
     (groups, last)
 }
 
 fn always_groups_to_end_with(plan: &FunctionPlan, pointer: Type) -> (Vec<PushGroup>, Option<PushGroup>) {
-    let mut always = always_groups(plan);
+    let mut always = always_groups(plan, plan.push_group);
     let is_small = |group: &PushGroup| group.values.len() <= LAST_GROUP && !plan.results.has_reference();
     let last = always.pop_if(|group| group.type_ == pointer && is_small(group));
     (always, last)
@@ -85,8 +86,8 @@ fn always_groups_to_end_with(plan: &FunctionPlan, pointer: Type) -> (Vec<PushGro
 /// The groups of its resume function, likewise. Numbers as large as pointers are most of what is always saved, and for
 /// others such helpers are larger than what they spare.
 pub fn push_groups_of_resume(plan: &FunctionPlan, pointer: Type) -> (Vec<PushGroup>, Option<PushGroup>) {
-    let mut groups = epilogue_groups(&plan.common_epilogue());
-    groups.extend(always_groups(plan));
+    let mut groups = epilogue_groups(&plan.common_epilogue(), PUSH_GROUP);
+    groups.extend(always_groups(plan, PUSH_GROUP));
     let last = groups.pop_if(|group| group.type_ == pointer && !group.masked);
     (groups, last)
 }
@@ -159,7 +160,7 @@ fn push_sometimes<'m>(cx: &FunctionCx<'_, 'm>, mut code: Vec<Expr<'m>>) -> Expr<
         if let Some(masks) = epilogue.masks {
             site = cx.select_mask(site, masks);
         }
-        site = push(cx, epilogue_groups(epilogue), site);
+        site = push(cx, epilogue_groups(epilogue, cx.plan.push_group), site);
         code = match epilogue.next {
             None => {
                 debug_assert_eq!(index, last);
