@@ -261,7 +261,7 @@ pub struct FunctionPlan {
     pub masks: Option<Masks>,
     /// Every site is in one of them.
     pub epilogues: Vec<Epilogue>,
-    /// How many locals the function pushes with one call, at most.
+    /// How many locals the function and its resume function push with one call, at most.
     pub push_group: usize,
     pub captures: Vec<Capture>,
     pub rebuilds: Vec<Rebuild>,

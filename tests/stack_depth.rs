@@ -1,55 +1,141 @@
-//! A recursive function that never forks gets as deep as without instrumentation, on wasmtime's stack.
+//! How deep a recursive function gets on wasmtime's stack: without a fork as deep as without instrumentation; and where a
+//! fork is still rewound.
 
 mod support;
 
 use support::{Scratch, read_in_repository};
-use wasmtime::{Engine, Linker, Module, Store, Trap};
+use wasmtime::{AsContextMut, Caller, Engine, Instance, Linker, Module, Store, Trap, Val};
 
 const OPTIONS: [&str; 3] = ["-g", "--enable-reference-types", "--fork-instrument"];
 
-/// Whether the program gets to a depth; it may do nothing but run out of stack.
-fn reaches(engine: &Engine, module: &Module, depth: i32) -> bool {
-    let mut linker = Linker::new(engine);
-    linker.func_wrap("kernel", "kernel_fork", || 7).expect("a new name");
-    let mut store = Store::new(engine, ());
-    let instance = linker.instantiate(&mut store, module).expect("it instantiates");
-    let run = instance.get_typed_func::<i32, i64>(&mut store, "run").expect("it has a run");
-    match run.call(&mut store, depth) {
-        Ok(_) => true,
+/// What the program returns that goes to a depth; nothing if it runs out of stack.
+fn run<T: 'static>(store: &mut Store<T>, instance: &Instance, depth: i32) -> Option<i64> {
+    let run = instance.get_typed_func::<i32, i64>(&mut *store, "run").expect("it has a run");
+    match run.call(store, depth) {
+        Ok(result) => Some(result),
         Err(error) => {
             assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::StackOverflow), "depth {depth}");
-            false
+            None
         }
     }
 }
 
-/// The greatest depth that the program gets to.
-fn deepest(engine: &Engine, program: &[u8]) -> i32 {
-    let module = Module::new(engine, program).expect("the module is valid");
+/// The same without a fork.
+fn reaches(engine: &Engine, module: &Module, depth: i32) -> Option<i64> {
+    let mut linker = Linker::new(engine);
+    linker.func_wrap("kernel", "kernel_fork", || 7).expect("a new name");
+    let mut store = Store::new(engine, ());
+    let instance = linker.instantiate(&mut store, module).expect("it instantiates");
+    run(&mut store, &instance, depth)
+}
+
+/// Where the buffer is: behind the program's memory. It has room for 100,000 frames of 15 bytes.
+const BUFFER: i32 = 2 << 16;
+const BUFFER_PAGES: u64 = 24;
+
+/// A program that forks once, and whether that is done.
+#[derive(Default)]
+struct Forking {
+    instance: Option<Instance>,
+    is_unwound: bool,
+}
+
+/// Calls a transition of the program's.
+fn transition(mut store: impl AsContextMut<Data = Forking>, name: &str) {
+    let instance = store.as_context().data().instance.expect("it was instantiated");
+    let parameter = [Val::I32(BUFFER)];
+    let parameters = if name.ends_with("_begin") { &parameter[..] } else { &[] };
+    let function = instance.get_func(&mut store, name).expect("it is exported");
+    function.call(store, parameters, &mut []).expect("it returns");
+}
+
+/// Whether a fork at a depth, where the stack is unwound, is rewound, and goes on to the end: the program may do nothing
+/// but run out of stack.
+fn rewinds(engine: &Engine, module: &Module, resume: Option<&Module>, depth: i32) -> bool {
+    let mut linker = Linker::new(engine);
+    let fork = |mut caller: Caller<'_, Forking>| {
+        match std::mem::replace(&mut caller.data_mut().is_unwound, true) {
+            true => transition(&mut caller, "wpk_fork_rewind_end"),
+            false => transition(&mut caller, "wpk_fork_unwind_begin"),
+        }
+        7
+    };
+    linker.func_wrap("kernel", "kernel_fork", fork).expect("a new name");
+    let mut store = Store::new(engine, Forking::default());
+    let instance = linker.instantiate(&mut store, module).expect("it instantiates");
+    store.data_mut().instance = Some(instance);
+    let memory = instance.get_memory(&mut store, "memory").expect("it has a memory");
+    memory.grow(&mut store, BUFFER_PAGES).expect("there is memory");
+    if run(&mut store, &instance, depth).is_none() {
+        return false;
+    }
+    assert!(store.data().is_unwound, "it forks");
+    transition(&mut store, "wpk_fork_unwind_end");
+    if let Some(resume) = resume {
+        linker.instance(&mut store, "wpk_fork", instance).expect("new names");
+        linker.instantiate(&mut store, resume).expect("it fits");
+    }
+    transition(&mut store, "wpk_fork_rewind_begin");
+    let rewound = run(&mut store, &instance, depth);
+    rewound.is_some_and(|rewound| {
+        assert_eq!(Some(rewound), reaches(engine, module, depth), "depth {depth}");
+        true
+    })
+}
+
+/// The greatest depth that something gets to.
+fn deepest(reaches: impl Fn(i32) -> bool) -> i32 {
     let (mut low, mut high) = (0, 1024);
-    while reaches(engine, &module, high) {
+    while reaches(high) {
         (low, high) = (high, high * 2);
     }
     while high - low > 1 {
         let middle = low + (high - low) / 2;
-        if reaches(engine, &module, middle) { low = middle } else { high = middle }
+        if reaches(middle) { low = middle } else { high = middle }
     }
     low
 }
 
-#[test]
-fn a_program_that_does_not_fork_recurses_as_deeply_as_without_instrumentation() {
+/// `benchmark_walk` as it is, instrumented, and in two modules.
+fn walks() -> (Engine, impl Fn(&str) -> Module) {
     let scratch = Scratch::with("in.wat", read_in_repository("examples/benchmark_walk.wat"));
     scratch.run(&["in.wat", "-o", "plain.wasm"]).succeeded();
     scratch.run(&[&["in.wat"], &OPTIONS[..], &["-o", "one.wasm"]].concat()).succeeded();
     let separate = "--pass-arg=fork-instrument-resume@resume.wasm";
     scratch.run(&[&["in.wat"], &OPTIONS[..], &[separate, "-o", "first.wasm"]].concat()).succeeded();
-
     let engine = Engine::default();
-    let plain = deepest(&engine, &scratch.read("plain.wasm"));
+    let compile = {
+        let engine = engine.clone();
+        move |file: &str| Module::new(&engine, scratch.read(file)).expect("the module is valid")
+    };
+    (engine, compile)
+}
+
+#[test]
+fn a_fork_is_rewound_half_as_deep_as_the_program_gets_without_instrumentation() {
+    let (engine, compile) = walks();
+    let plain = compile("plain.wasm");
+    let plain = deepest(|depth| reaches(&engine, &plain, depth).is_some());
+    let (one, first, resume) = (compile("one.wasm"), compile("first.wasm"), compile("resume.wasm"));
+    // Frames of the resume function are larger by what it needs to be unwound again.
+    for (name, module, resume, percent) in [("one", one, None, 60), ("two", first, Some(resume), 45)] {
+        let depth = deepest(|depth| rewinds(&engine, &module, resume.as_ref(), depth));
+        assert!(
+            depth * 100 >= plain * percent,
+            "in {name}: a fork is rewound at {depth} at most, the program gets to {plain} without instrumentation"
+        );
+    }
+}
+
+#[test]
+fn a_program_that_does_not_fork_recurses_as_deeply_as_without_instrumentation() {
+    let (engine, compile) = walks();
+    let plain = compile("plain.wasm");
+    let plain = deepest(|depth| reaches(&engine, &plain, depth).is_some());
     assert!(plain > 1000, "the uninstrumented program gets only to {plain}");
     for instrumented in ["one.wasm", "first.wasm"] {
-        let depth = deepest(&engine, &scratch.read(instrumented));
+        let module = compile(instrumented);
+        let depth = deepest(|depth| reaches(&engine, &module, depth).is_some());
         // A root's wrapper has a frame of its own.
         assert!(
             depth * 100 >= plain * 99,

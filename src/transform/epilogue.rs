@@ -86,9 +86,10 @@ fn always_groups_to_end_with(plan: &FunctionPlan, pointer: Type) -> (Vec<PushGro
 /// The groups of its resume function, likewise. Numbers as large as pointers are most of what is always saved, and for
 /// others such helpers are larger than what they spare.
 pub fn push_groups_of_resume(plan: &FunctionPlan, pointer: Type) -> (Vec<PushGroup>, Option<PushGroup>) {
-    let mut groups = epilogue_groups(&plan.common_epilogue(), PUSH_GROUP);
-    groups.extend(always_groups(plan, PUSH_GROUP));
-    let last = groups.pop_if(|group| group.type_ == pointer && !group.masked);
+    let mut groups = epilogue_groups(&plan.common_epilogue(), plan.push_group);
+    groups.extend(always_groups(plan, plan.push_group));
+    let most = if plan.push_group < PUSH_GROUP { LAST_GROUP } else { PUSH_GROUP };
+    let last = groups.pop_if(|group| group.type_ == pointer && !group.masked && group.values.len() <= most);
     (groups, last)
 }
 
