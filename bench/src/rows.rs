@@ -184,29 +184,39 @@ impl Subject<'_> {
         Ok(())
     }
 
+    /// Medians of the medians of some processes each.
     fn forks(&self, results: &mut Results) -> Result<()> {
+        const STEPS: [(&str, &str); 4] =
+            [("v8", "unwind"), ("v8", "rewind"), ("wasmtime", "unwind"), ("wasmtime", "rewind")];
         let mut written = None;
-        for variant in self.variants.iter().filter(|variant| variant.column != Column::Plain) {
-            let mut arguments = vec![self.module.entry.to_owned(), variant.argument(), "--".to_owned()];
-            arguments.extend(words(self.module.small));
-            let v8 = node::run(self.tools, &[], "fork.mjs", &arguments)?;
-            arguments.insert(0, "fork".to_owned());
-            let wasmtime = self.tools.worker(&arguments)?;
-            let count = number(&v8, "forks")?;
-            ensure!(count > 0.0, "{} never forks", self.module.name);
-            for value in [&v8, &wasmtime] {
-                let bytes = number(value, "written")?;
-                let expected = *written.get_or_insert(bytes);
-                ensure!(bytes == expected, "{}: {bytes} bytes written, not {expected}", variant.column.key());
-            }
-            let column = variant.column;
-            self.set(results, column, "forks", count);
-            self.set(results, column, "bytes", number(&v8, "bytes")? / count);
-            self.set(results, column, "bytes.most", number(&v8, "most")?);
-            for (engine, value) in [("v8", &v8), ("wasmtime", &wasmtime)] {
-                for step in ["unwind", "rewind"] {
-                    self.set(results, column, &format!("{step}.{engine}"), median(second_half(&numbers(&value[step]))));
+        let instrumented = || self.variants.iter().filter(|variant| variant.column != Column::Plain);
+        let mut taken: Vec<[Vec<f64>; 4]> = instrumented().map(|_| Default::default()).collect();
+        for _ in 0..self.rounds.clamp(1, 5) {
+            for (variant, taken) in instrumented().zip(&mut taken) {
+                let mut arguments = vec![self.module.entry.to_owned(), variant.argument(), "--".to_owned()];
+                arguments.extend(words(self.module.small));
+                let v8 = node::run(self.tools, &[], "fork.mjs", &arguments)?;
+                arguments.insert(0, "fork".to_owned());
+                let wasmtime = self.tools.worker(&arguments)?;
+                let count = number(&v8, "forks")?;
+                ensure!(count > 0.0, "{} never forks", self.module.name);
+                for value in [&v8, &wasmtime] {
+                    let bytes = number(value, "written")?;
+                    let expected = *written.get_or_insert(bytes);
+                    ensure!(bytes == expected, "{}: {bytes} bytes written, not {expected}", variant.column.key());
                 }
+                self.set(results, variant.column, "forks", count);
+                self.set(results, variant.column, "bytes", number(&v8, "bytes")? / count);
+                self.set(results, variant.column, "bytes.most", number(&v8, "most")?);
+                for ((engine, step), taken) in STEPS.iter().zip(taken) {
+                    let value = if *engine == "v8" { &v8 } else { &wasmtime };
+                    taken.push(median(second_half(&numbers(&value[step]))));
+                }
+            }
+        }
+        for (variant, taken) in instrumented().zip(&taken) {
+            for ((engine, step), taken) in STEPS.iter().zip(taken) {
+                self.set(results, variant.column, &format!("{step}.{engine}"), median(taken));
             }
         }
         Ok(())
