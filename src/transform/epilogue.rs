@@ -61,43 +61,43 @@ fn epilogue_groups(epilogue: &Epilogue, most: usize) -> Vec<PushGroup> {
     group(epilogue.slots.iter().copied(), most)
 }
 
-/// The groups that all epilogues of a function go on with.
-fn always_groups(plan: &FunctionPlan, most: usize) -> Vec<PushGroup> {
-    group(plan.always().iter().map(|&slot| (slot, false)), most)
-}
+/// Groups, the last one apart if a helper is to take it that ends the frame, too.
+type Groups = (Vec<PushGroup>, Option<PushGroup>);
 
-/// The groups of a function; the last one apart, if a helper is to take it that ends the frame, too. Such a helper is
-/// there for each kind of result: only small ones spare more than they take.
-pub fn push_groups_of(plan: &FunctionPlan, pointer: Type) -> (Vec<PushGroup>, Option<PushGroup>) {
-    let groups = plan.epilogues.iter().flat_map(|epilogue| epilogue_groups(epilogue, plan.push_group));
-    let mut groups: Vec<PushGroup> = groups.collect();
-    let (always, last) = always_groups_to_end_with(plan, pointer);
-    groups.extend(always);
-    (groups, last)
-}
-
-fn always_groups_to_end_with(plan: &FunctionPlan, pointer: Type) -> (Vec<PushGroup>, Option<PushGroup>) {
-    let mut always = always_groups(plan, plan.push_group);
-    let is_small = |group: &PushGroup| group.values.len() <= LAST_GROUP && !plan.results.has_reference();
-    let last = always.pop_if(|group| group.type_ == pointer && is_small(group));
-    (always, last)
-}
-
-/// The groups of its resume function, likewise. Numbers as large as pointers are most of what is always saved, and for
-/// others such helpers are larger than what they spare.
-pub fn push_groups_of_resume(plan: &FunctionPlan, pointer: Type) -> (Vec<PushGroup>, Option<PushGroup>) {
-    let mut groups = epilogue_groups(&plan.common_epilogue(), plan.push_group);
-    groups.extend(always_groups(plan, plan.push_group));
-    let most = if plan.push_group < PUSH_GROUP { LAST_GROUP } else { PUSH_GROUP };
+/// Splits the last group off if it has at most so many values. Numbers as large as pointers are most of what is always
+/// saved, and for others such helpers are larger than what they spare.
+fn split_last(mut groups: Vec<PushGroup>, pointer: Type, most: usize) -> Groups {
     let last = groups.pop_if(|group| group.type_ == pointer && !group.masked && group.values.len() <= most);
     (groups, last)
+}
+
+/// The groups that all epilogues of a function go on with. There is a helper to end frames with for each kind of result
+/// in numbers: only small ones spare more than they take.
+fn always_groups(plan: &FunctionPlan, pointer: Type) -> Groups {
+    let groups = group(plan.always().iter().map(|&slot| (slot, false)), plan.push_group);
+    split_last(groups, pointer, if plan.results.has_reference() { 0 } else { LAST_GROUP })
+}
+
+/// All groups of a function.
+pub fn push_groups_of(plan: &FunctionPlan, pointer: Type) -> Groups {
+    let groups = plan.epilogues.iter().flat_map(|epilogue| epilogue_groups(epilogue, plan.push_group));
+    let (always, last) = always_groups(plan, pointer);
+    (groups.chain(always).collect(), last)
+}
+
+/// All groups of its resume function.
+pub fn push_groups_of_resume(plan: &FunctionPlan, pointer: Type) -> Groups {
+    let slots = plan.sometimes().iter().map(|&slot| (slot, true));
+    let slots = slots.chain(plan.always().iter().map(|&slot| (slot, false)));
+    let most = if plan.push_group < PUSH_GROUP { LAST_GROUP } else { PUSH_GROUP };
+    split_last(group(slots, plan.push_group), pointer, most)
 }
 
 /// Code that runs the body, and pushes the frame when a test leaves it: gives what the function returns then. When the
 /// body ends normally, the function has returned.
 pub fn push_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>, results: Type) -> Expr<'m> {
     let site = push_sometimes(cx, leave_in_place(cx, body));
-    let (always, last) = always_groups_to_end_with(cx.plan, cx.runtime.pointer());
+    let (always, last) = always_groups(cx.plan, cx.runtime.pointer());
     let helper = cx.runtime.finish_helper(results, last.as_ref().map(PushGroup::kind));
     end_frame(cx, push(cx, always, site), last, &helper, results)
 }

@@ -194,9 +194,7 @@ impl Runtime {
     /// Ends a frame that a resume function pushes, with a last group of values if there is one.
     pub fn finish_again_helper(&self, last: Option<GroupKind>) -> String {
         match last {
-            Some((type_, masked, count)) => {
-                self.name(&format!("finish_again_{}{}x{count}", masked_infix(masked), keyword(type_)))
-            }
+            Some((type_, _, count)) => self.name(&format!("finish_again_{}x{count}", keyword(type_))),
             None => self.name("finish_again"),
         }
     }

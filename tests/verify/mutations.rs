@@ -27,21 +27,11 @@ mutations! {
     a_push_is_dropped: "sites", "unwinding: the local 1 is not where the plan has it in the frame",
         |module| drop_push(module, "sites");
     another_value_is_pushed_last: "leaf", "unwinding: the local 0 is not where the plan has it in the frame",
-        |module| {
-            let code = Code::of(module, "leaf");
-            let is_end = |e: Option<Expr<'_>>| e.is_some_and(|e| calls(e, ".finish_i32_with_i32x1"));
-            let value = code.find(|f| f.expr.kind() == Kind::LocalGet && is_end(f.parent));
-            code.replace(value, code.build.i32(0));
-        };
+        |module| push_zero_last(module, "leaf");
     a_push_is_dropped_in_the_resume_function: "sites", "unwinding again from the resume function: the local 1",
         |module| drop_push(module, "sites.resume");
     another_value_is_pushed_in_the_resume_function: "leaf", "unwinding again from the resume function: the local 0",
-        |module| {
-            let code = Code::of(module, "leaf.resume");
-            let is_end = |e: Option<Expr<'_>>| e.is_some_and(|e| calls(e, ".finish_again_i32x1"));
-            let value = code.find(|f| f.expr.kind() == Kind::LocalGet && is_end(f.parent));
-            code.replace(value, code.build.i32(0));
-        };
+        |module| push_zero_last(module, "leaf.resume");
     another_local_is_pushed: "sites", "unwinding: the local 3 is not where",
         |module| {
             let code = Code::of(module, "sites");
@@ -267,6 +257,13 @@ mutations! {
 
 fn ends_frame(parent: Option<Expr<'_>>) -> bool {
     parent.is_some_and(|p| calls(p, ".finish_"))
+}
+
+/// Pushes zero instead of the first of the last values.
+fn push_zero_last(module: Module<'_>, function: &str) {
+    let code = Code::of(module, function);
+    let value = code.find(|f| f.expr.kind() == Kind::LocalGet && ends_frame(f.parent));
+    code.replace(value, code.build.i32(0));
 }
 
 /// Drops the first push: its frame lacks some locals.

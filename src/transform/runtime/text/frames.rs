@@ -60,8 +60,7 @@ impl Text<'_> {
         )
     }
 
-    /// Makes what a mask function gives for the site the current mask. Slots are pushed from the mask's highest bit on,
-    /// and popped from its lowest on.
+    /// Makes what a mask function gives for the site the current mask for pushing.
     pub(super) fn select_mask(&mut self) {
         let pushed = quoted(&self.runtime.pushed_mask());
         let name = quoted(&self.runtime.select_mask_helper(Masks::Function(0, 0)));
