@@ -11,6 +11,23 @@ use crate::transform::runtime::{ResumeTable, keyword, quoted};
 
 use super::{Text, default_value, result_clause};
 
+/// Whether a masked group of values is worth code of its own for where a frame holds all or none of them.
+fn is_often_whole((type_, _, count): GroupKind) -> bool {
+    type_.is_numeric() && count > 1
+}
+
+/// Returns from a helper, if the bits of a group of values say that a frame holds all of them, with code that moves all,
+/// or none.
+fn unless_mixed(bits: &str, count: usize, all: &str, result: &str) -> String {
+    format!(
+        "  (if (i32.eq {bits} (i32.const {every})) (then
+{all}
+  (return {result})))
+  (if (i32.eqz {bits}) (then (return {result})))\n",
+        every = (1 << count) - 1
+    )
+}
+
 impl Text<'_> {
     /// Pushes `$site` and `$function` at `$at`, and returns if the frame fits; else the module is aborting.
     fn finish_frame(&self, result: &str) -> String {
@@ -122,11 +139,17 @@ impl Text<'_> {
         let (type_, masked, count) = kind;
         let name = quoted(&self.runtime.push_helper(kind));
         let mut text = self.start_push(&name, kind, "(result i32)");
-        text += &self.store_values(kind);
         if masked {
             let mask = quoted(&self.runtime.pushed_mask());
             text += &format!("  (global.set {mask} (i64.shl (global.get {mask}) (i64.const {count})))\n");
         }
+        if masked && is_often_whole(kind) {
+            let all = (type_, false, count);
+            let end = self.end_of_values(all);
+            let stored = self.store_values(all) + &format!("  (global.set {} {end})", self.id("position"));
+            text += &unless_mixed("(local.get $bits)", count, &stored, "(local.get $site)");
+        }
+        text += &self.store_values(kind);
         if type_.is_numeric() {
             let end = self.end_of_values(kind);
             text += &format!("  (global.set {} {end})\n", self.id("position"));
@@ -254,26 +277,29 @@ impl Text<'_> {
             format!("(global.set {global} ({value_type}.load {memory} offset={offset} align=1 {at}))")
         };
         let back = |bytes: usize| format!("(local.tee $at ({ptr}.sub (local.get $at) ({ptr}.const {bytes})))");
-        let mut text = format!("(func {name} (local $at {ptr})");
-        if masked {
-            text += &format!(" (local $mask i64)\n  (local.set $mask (global.get {mask}))");
+        let moved = format!("  (global.set {position} (local.get $at))");
+        let mut all = format!("  {}\n", load(0, &back(size * count), size * (count - 1)));
+        for i in 1..count {
+            all += &format!("  {}\n", load(i, "(local.get $at)", size * (count - 1 - i)));
         }
-        text += &format!("\n  (local.set $at (global.get {position}))\n");
-        for i in 0..count {
-            text += &match (masked, i) {
-                (true, _) => format!(
-                    "  (if (i32.and (i32.wrap_i64 (local.get $mask)) (i32.const {})) (then {}))\n",
-                    1 << i,
-                    load(i, &back(size), 0)
-                ),
-                (false, 0) => format!("  {}\n", load(0, &back(size * count), size * (count - 1))),
-                (false, _) => format!("  {}\n", load(i, "(local.get $at)", size * (count - 1 - i))),
-            };
+        all += &moved;
+        let start = format!("  (local.set $at (global.get {position}))");
+        if !masked {
+            self.line(&format!("(func {name} (local $at {ptr})\n{start}\n{all})"));
+            return;
         }
-        if masked {
-            text += &format!("  (global.set {mask} (i64.shr_u (local.get $mask) (i64.const {count})))\n");
-        }
-        self.line(&format!("{text}  (global.set {position} (local.get $at)))"));
+        let held = |i: usize| format!("(i32.and (local.get $bits) (i32.const {}))", 1 << i);
+        let each: String =
+            (0..count).map(|i| format!("  (if {} (then {}))\n", held(i), load(i, &back(size), 0))).collect();
+        self.line(&format!(
+            "(func {name} (local $at {ptr}) (local $bits i32)
+  (local.set $bits (i32.and (i32.wrap_i64 (global.get {mask})) (i32.const {lowest})))
+  (global.set {mask} (i64.shr_u (global.get {mask}) (i64.const {count})))
+{start}
+{unless_mixed}{each}{moved})",
+            lowest = (1 << count) - 1,
+            unless_mixed = unless_mixed("(local.get $bits)", count, &all, ""),
+        ));
     }
 
     /// The end of an epilogue: pushes the header, and returns a default; or, when the frame did not fit, what the
