@@ -220,12 +220,15 @@ std::unique_ptr<SecondModule> split_module(Module& first, const Split& split) {
   }
 
   // Slots of functions that stay are filled by the first module, the others by the second; neighbours share a segment.
+  std::unordered_set<Name> entered;
+  for (auto& entry : split.entries) {
+    entered.insert(to_name(entry.function));
+  }
   first.removeElementSegments([&](ElementSegment* segment) {
     return segment->table == table && segment->data.size() &&
            std::all_of(segment->data.begin(), segment->data.end(), [&](Expression* item) {
              auto* ref = item->dynCast<RefFunc>();
-             return ref && std::any_of(split.entries.begin(), split.entries.end(),
-                                       [&](auto& entry) { return to_name(entry.function) == ref->func; });
+             return ref && entered.count(ref->func);
            });
   });
   ElementSegment* open[2] = {nullptr, nullptr};

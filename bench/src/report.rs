@@ -368,18 +368,21 @@ fn scaling(results: &Results) -> String {
     }
     let mut text = String::from(
         "\n## Ten times the functions\n\nA generated program, all of whose functions are on the fork path.\n\n\
-         | functions | `wasm-opt -O0` | with the pass | the pass | memory |\n| ---: | ---: | ---: | ---: | ---: |\n",
+         | functions | `wasm-opt -O0` | with the pass | the pass | memory | the pass, separate | memory |\n\
+         | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     for (count, numbers) in &results.scaling {
         let get = |key: &str| numbers.get(key).copied().unwrap_or(f64::NAN);
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} |",
             grouped(*count),
             show(get("plain.cpu"), Unit::Seconds),
             show(get("pass.cpu"), Unit::Seconds),
             show(get("pass.cpu") - get("plain.cpu"), Unit::Seconds),
-            show(get("pass.peak"), Unit::Megabytes)
+            show(get("pass.peak"), Unit::Megabytes),
+            show(get("separate.cpu") - get("plain.cpu"), Unit::Seconds),
+            show(get("separate.peak"), Unit::Megabytes)
         );
     }
     text

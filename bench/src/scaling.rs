@@ -15,7 +15,10 @@ pub fn measure(tools: &Tools, results: &mut Results) -> Result<()> {
         std::fs::write(&text, program(count))?;
         tools.wasm_opt(&text, &[], &[], &input)?;
         let output = tools.out.join("scaling.out.wasm");
-        for (metric, options) in [("plain", &["-O0"][..]), ("pass", &["--fork-instrument"])] {
+        let resume = format!("--pass-arg=fork-instrument-resume@{}", tools.out.join("scaling.resume.wasm").display());
+        let separate = ["--enable-reference-types", "--fork-instrument", &resume];
+        let metrics = [("plain", &["-O0"][..]), ("pass", &["--fork-instrument"]), ("separate", &separate)];
+        for (metric, options) in metrics {
             let mut arguments = vec!["spawn".to_owned(), tools.wasm_opt.display().to_string()];
             arguments.extend(tools.arguments(&input, options, &[], &output));
             let mut taken = (Vec::new(), Vec::new());
