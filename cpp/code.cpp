@@ -115,13 +115,23 @@ bool names_labels(Expression* curr) {
          curr->is<Rethrow>() || curr->is<Resume>() || curr->is<ResumeThrow>();
 }
 
-// Types are left out: they can be refined without a change of what is done.
-uint64_t hash_without_type(Expression* curr) {
-  auto type = curr->type;
-  curr->type = Type::none;
-  auto hash = ExpressionAnalyzer::shallowHash(curr);
-  curr->type = type;
-  return hash;
+// Of what is in the expression itself. Types are left out: they can be refined without a change of what is done.
+size_t hash_without_type(Expression* curr) {
+  size_t digest = wasm::hash(curr->_id);
+#define DELEGATE_ID curr->_id
+#define DELEGATE_START(id) [[maybe_unused]] auto* cast = curr->cast<id>();
+#define DELEGATE_GET_FIELD(id, field) cast->field
+#define DELEGATE_FIELD_TYPE(id, field) rehash(digest, cast->field.getID());
+#define DELEGATE_FIELD_HEAPTYPE(id, field) rehash(digest, cast->field.getID());
+#define DELEGATE_FIELD_CHILD(id, field)
+#define DELEGATE_FIELD_INT(id, field) rehash(digest, cast->field);
+#define DELEGATE_FIELD_LITERAL(id, field) rehash(digest, cast->field);
+#define DELEGATE_FIELD_NAME(id, field) rehash(digest, cast->field);
+#define DELEGATE_FIELD_SCOPE_NAME_DEF(id, field)
+#define DELEGATE_FIELD_SCOPE_NAME_USE(id, field)
+#define DELEGATE_FIELD_ADDRESS(id, field) rehash(digest, cast->field.addr);
+#include "wasm-delegations-fields.def"
+  return digest;
 }
 
 struct Folder : public ConstantExpressionRunner<Folder> {

@@ -110,3 +110,21 @@ fn landings_in_loops_within_loops() {
     }
     behaves_as_before(&body, 100, &["--vacuum", "-O2"]);
 }
+
+/// They share a resume function, which several threads read.
+#[test]
+fn equal_functions_are_verified_at_the_same_time() {
+    let mut text = String::from(
+        r#"(module (import "kernel" "kernel_fork" (func $fork (param i32) (result i32))) (memory (export "memory") 1)"#,
+    );
+    let calls = "(drop (call $fork (local.get 0)))".repeat(60);
+    for i in 0..300 {
+        write!(text, "(func (export \"f{i}\") (param i32) (result i32) {calls} (i32.add (local.get 0) (i32.const 1)))")
+            .unwrap();
+    }
+    let scratch = Scratch::with("in.wat", text + ")");
+    let mut command = scratch.command();
+    command.env("BINARYEN_CORES", "8").args(["in.wat", "--fork-instrument", "-o", "out.wasm"]);
+    let output = command.arg("--pass-arg=fork-instrument-verify").output().expect("wasm-opt runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
