@@ -38,30 +38,24 @@ rust::Vec<SegmentRow> list_dropped_segments(Module& module) {
   return rows;
 }
 
-void note_drops(Module& module, const SegmentRow& segment, rust::Str global) {
+void note_drops(Module& module, rust::Slice<const SegmentRow> segments, rust::Slice<const rust::String> globals) {
   struct Noter : public PostWalker<Noter> {
-    Name segment, global;
-    bool is_data;
-    void note(Expression* drop) {
-      Builder builder(*getModule());
-      auto* set = builder.makeGlobalSet(global, builder.makeConst(int32_t(1)));
-      replaceCurrent(builder.makeBlock(std::vector<Expression*>{drop, set}, Type::none));
-    }
-    void visitDataDrop(DataDrop* curr) {
-      if (is_data && curr->segment == segment) {
-        note(curr);
+    // The global of each segment, by whether it holds data, and name.
+    std::map<std::pair<bool, Name>, Name> globals;
+    void note(Expression* drop, bool is_data, Name segment) {
+      if (auto found = globals.find({is_data, segment}); found != globals.end()) {
+        Builder builder(*getModule());
+        auto* set = builder.makeGlobalSet(found->second, builder.makeConst(int32_t(1)));
+        replaceCurrent(builder.makeBlock(std::vector<Expression*>{drop, set}, Type::none));
       }
     }
-    void visitElemDrop(ElemDrop* curr) {
-      if (!is_data && curr->segment == segment) {
-        note(curr);
-      }
-    }
+    void visitDataDrop(DataDrop* curr) { note(curr, true, curr->segment); }
+    void visitElemDrop(ElemDrop* curr) { note(curr, false, curr->segment); }
   };
   Noter noter;
-  noter.segment = as_name(segment.name);
-  noter.global = as_name(global);
-  noter.is_data = segment.is_data;
+  for (size_t i = 0; i < segments.size(); i++) {
+    noter.globals[{segments[i].is_data, as_name(segments[i].name)}] = as_name(globals[i]);
+  }
   for (auto& func : module.functions) {
     if (!func->imported()) {
       noter.walkFunctionInModule(func.get(), &module);

@@ -375,7 +375,7 @@ pub mod bridge {
         fn remove_zeros_from_names(module: Pin<&mut Module>);
 
         fn list_dropped_segments(module: Pin<&mut Module>) -> Vec<SegmentRow>;
-        fn note_drops(module: Pin<&mut Module>, segment: &SegmentRow, global: &str);
+        fn note_drops(module: Pin<&mut Module>, segments: &[SegmentRow], globals: &[String]);
         fn add_drop_again(module: Pin<&mut Module>, name: &str, segments: &[SegmentRow], globals: &[String]);
         fn list_changing_objects(module: Pin<&mut Module>, are_copied: bool) -> Vec<ObjectHolder>;
         fn make_globals_mutable(module: Pin<&mut Module>, names: &[String]) -> Vec<String>;

@@ -9,9 +9,9 @@ impl<'m> Module<'m> {
         bridge::list_dropped_segments(self.pin())
     }
 
-    /// Sets the global, an i32, to 1 wherever the segment is dropped.
-    pub fn note_drops(self, segment: &SegmentRow, global: &str) {
-        bridge::note_drops(self.pin(), segment, global);
+    /// Sets each segment's global, an i32, to 1 wherever the segment is dropped.
+    pub fn note_drops(self, segments: &[SegmentRow], globals: &[String]) {
+        bridge::note_drops(self.pin(), segments, globals);
     }
 
     /// Adds a function that drops the segments whose global is not 0.

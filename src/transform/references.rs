@@ -266,8 +266,10 @@ impl ReferenceText<'_> {
                 *most = count.max(*most);
             }
         }
-        let mut body =
+        let rethrow =
             format!("(try_table {clauses}(catch_all $foreign) (throw_ref (local.get $value)))\n    (unreachable)");
+        // Blocks around it, one for each tag, and what comes after each.
+        let (mut blocks, mut ends) = (Vec::new(), String::new());
         for (i, tag) in self.needs.tags.iter().enumerate() {
             let payload = Type::from_id(tag.params).components();
             let types: Vec<&str> = payload.iter().map(|&t| keyword(t)).collect();
@@ -294,8 +296,11 @@ impl ReferenceText<'_> {
                 offset += type_.size();
             }
             after += &format!("{}\n  (return (i32.const {i}))", self.move_position(i64::from(offset)));
-            body = format!("(block $tag{i} {result}\n  {body})\n  {after}");
+            blocks.push(format!("(block $tag{i} {result}\n  "));
+            ends += &format!(")\n  {after}");
         }
+        blocks.reverse();
+        let body = blocks.concat() + &rethrow + &ends;
         let mut variables = String::new();
         for (type_, count) in locals {
             for i in 0..count {

@@ -20,9 +20,7 @@ pub fn prepare(module: Module<'_>, runtime: &mut Runtime, state: &mut HiddenStat
     let declare = |global: &String| format!("(global {} (mut i32) (i32.const 0))\n", quoted(global));
     let text = format!("(module\n{})\n", globals.iter().map(declare).collect::<String>());
     module.merge_text(&text).map_err(|e| Error::Binaryen(format!("the globals of segments do not parse: {e}")))?;
-    for (segment, global) in state.dropped.iter().zip(&globals) {
-        module.note_drops(segment, global);
-    }
+    module.note_drops(&state.dropped, &globals);
     module.add_drop_again(&runtime.drop_again_helper(), &state.dropped, &globals);
     runtime.has_drops = true;
     Ok(())
