@@ -10,8 +10,8 @@ REFERENCES := $(TARGET)/snapshot-references
 # One profile, and always the whole workspace, so that what all of these depend on is built once.
 CARGO_ALL := --release --workspace
 
-.PHONY: help setup tools build demo test check test-rust test-node test-demo test-programs test-some-programs test-large test-sizes \
-	test-profiles bench fuzz sanitize clean distclean
+.PHONY: help setup tools build demo test check test-rust test-node test-demo test-programs test-some-programs test-published \
+	test-large test-sizes test-profiles bench fuzz sanitize clean distclean
 
 help:
 	@echo "make setup   packages and Binaryen's source       make demo    a C program that forks"
@@ -74,6 +74,10 @@ test-node: tools
 # The examples and the real programs, on both engines. AT=1000000 forks at every call.
 test-programs: tools build
 	scripts/test-programs
+
+# A compiler and language runtimes as they are published, on V8: 400 MB are downloaded.
+test-published: tools build
+	scripts/test-published
 
 # A function of 200 MB and a million functions: some minutes, and up to 16 GB of memory.
 test-large: build

@@ -63,11 +63,14 @@ export const defaults = {
   entries: ['kernel.kernel_fork'],
   root: undefined, // the export to call: _start if there is one, else run
   args: [],
+  steps: undefined, // or several, one after the other: (process) => [export, ...arguments]
   plan: () => 'stay',
   bufferPages: 16, // set aside for the buffer at the end of memory
   bufferAt: undefined, // or an address, in a memory that cannot grow: the buffer is all from there
   bufferSize: undefined, // bytes of the buffer at first; doubled when frames do not fit
   memory: undefined, // the name of the memory that holds the frames
+  system: SystemCalls, // the class that answers imports
+  programName: 'program',
   programArgs: [],
   stdin: new Uint8Array(),
 };
@@ -76,9 +79,12 @@ export class Process {
   constructor(program, options) {
     this.program = program;
     this.options = { ...defaults, ...options };
-    this.root = this.options.root ?? ('_start' in program.exports ? '_start' : 'run');
-    if (program.exports[this.root]?.kind !== 'function') throw new Error(`the module exports no function ${this.root}`);
-    this.system = new SystemCalls(this.options);
+    const root = this.options.root ?? ('_start' in program.exports ? '_start' : 'run');
+    this.steps = this.options.steps ?? [() => [root, ...this.options.args]];
+    if (!this.options.steps && program.exports[root]?.kind !== 'function') {
+      throw new Error(`the module exports no function ${root}`);
+    }
+    this.system = new this.options.system(this.options);
     this.trace = [];
     this.entryCalls = 0;
     this.calls = {};
@@ -321,9 +327,10 @@ export class Process {
   run() {
     const others = [];
     for (;;) {
-      let returned;
       try {
-        returned = this.exports[this.root](...this.options.args);
+        this.current ??= this.steps[0](this);
+        const [name, ...args] = this.current;
+        this.returned = this.exports[name](...args);
       } catch (error) {
         if (this.stopped instanceof Error) throw this.stopped;
         this.outcome = this.stopped ? this.stopped.toString() : describeError(error);
@@ -331,7 +338,10 @@ export class Process {
       }
       if (this.forkState() === NORMAL) {
         if (this.pending) throw new ContractError(`${this.pending.full} began to unwind, and the root returned in the normal state`);
-        this.outcome = `returned ${show(returned)}`;
+        this.current = undefined;
+        this.steps = this.steps.slice(1);
+        if (this.steps.length > 0) continue;
+        this.outcome = `returned ${show(this.returned)}`;
         return [this, ...others];
       }
       if (this.forkState() !== UNWINDING) throw new ContractError(`the root returned in state ${this.forkState()}`);

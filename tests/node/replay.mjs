@@ -17,6 +17,7 @@
 //   --buffer-size BYTES   begins with so small a buffer, and doubles it whenever the frames do not fit
 //   --buffer-pages N      what memory is set aside for the buffer (default: 16)
 //   --buffer-at ADDRESS   or where it is, in a memory that cannot grow
+//   --name NAME           what the program is told that it is called (default: program)
 //   --stdin FILE          the program's input
 //   --stats               prints the number of forks, and the bytes that they saved
 //
@@ -76,12 +77,13 @@ function plansFor(schedule, calls) {
   });
 }
 
-// Runs everything. Returns { calls, forks, frameBytes, aborts, differences: [text] }.
+// Runs everything. Returns { calls, forks, frameBytes, aborts, outcome, output, differences: [text] }: outcome and output are the
+// original's.
 export function replay({ original, instrumented, resume, schedules, ...options }) {
   const plain = new Process(new Program(original), options);
   const [reference] = plain.run();
   const expected = reference.result();
-  const report = { calls: reference.entryCalls, forks: 0, frameBytes: 0, aborts: 0, outcome: reference.outcome, differences: [] };
+  const report = { calls: reference.entryCalls, forks: 0, frameBytes: 0, aborts: 0, outcome: reference.outcome, output: expected.output, differences: [] };
   const program = new Program(instrumented, resume);
   for (const { label, plan } of schedules.flatMap((schedule) => plansFor(schedule, reference.entryCalls))) {
     try {
@@ -122,6 +124,7 @@ function main() {
       'buffer-size': { type: 'string' },
       'buffer-pages': { type: 'string' },
       'buffer-at': { type: 'string' },
+      name: { type: 'string' },
       stdin: { type: 'string' },
       stats: { type: 'boolean' },
     },
@@ -148,6 +151,7 @@ function main() {
   if (values['buffer-size']) options.bufferSize = Number(values['buffer-size']);
   if (values['buffer-pages']) options.bufferPages = Number(values['buffer-pages']);
   if (values['buffer-at']) options.bufferAt = Number(values['buffer-at']);
+  if (values.name) options.programName = values.name;
   if (values.stdin) options.stdin = readFileSync(values.stdin);
 
   const { calls, forks, frameBytes, aborts, outcome, differences } = replay(options);

@@ -20,8 +20,8 @@ export class Exit {
 }
 
 export class SystemCalls {
-  constructor({ programArgs, stdin }) {
-    this.args = ['program', ...programArgs];
+  constructor({ programName, programArgs, stdin }) {
+    this.args = [programName, ...programArgs];
     this.input = stdin;
     this.inputAt = 0;
     this.written = { 1: [], 2: [] };
@@ -33,7 +33,7 @@ export class SystemCalls {
   }
 
   copy() {
-    const copy = Object.create(SystemCalls.prototype);
+    const copy = Object.create(Object.getPrototypeOf(this));
     Object.assign(copy, this);
     copy.written = { 1: [...this.written[1]], 2: [...this.written[2]] };
     copy.files = { ...this.files };
@@ -164,12 +164,23 @@ export class SystemCalls {
   fd_seek(fd) {
     return this.files[fd] ? ERRNO.spipe : ERRNO.badf;
   }
+  fileType(file) {
+    return file.output || file.stdin ? FILETYPE_CHARACTER_DEVICE : FILETYPE_UNKNOWN;
+  }
+  fd_filestat_get(fd, result) {
+    const file = this.files[fd];
+    if (!file) return ERRNO.badf;
+    const at = Number(result);
+    new Uint8Array(this.memory.buffer, at, 64).fill(0);
+    this.view.setUint8(at + 16, this.fileType(file));
+    return 0;
+  }
   fd_fdstat_get(fd, result) {
     const file = this.files[fd];
     if (!file) return ERRNO.badf;
     const at = Number(result);
     new Uint8Array(this.memory.buffer, at, 24).fill(0);
-    this.view.setUint8(at, file.output || file.stdin ? FILETYPE_CHARACTER_DEVICE : FILETYPE_UNKNOWN);
+    this.view.setUint8(at, this.fileType(file));
     this.view.setBigUint64(at + 8, 0x42n, true); // the rights to read and to write, none to seek
     return 0;
   }
