@@ -52,7 +52,9 @@ impl Tool {
                 child.wait()?;
                 break None;
             }
-            thread::sleep(Duration::from_millis(10));
+            // A short run has to be seen, too.
+            let pause = if start.elapsed() < Duration::from_millis(200) { 1 } else { 10 };
+            thread::sleep(Duration::from_millis(pause));
         };
         let stderr = String::from_utf8_lossy(&fs::read(&messages)?).into_owned();
         fs::remove_file(&messages)?;
