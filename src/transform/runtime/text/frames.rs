@@ -11,19 +11,14 @@ use crate::transform::runtime::{ResumeTable, keyword, quoted};
 
 use super::{Text, default_value, result_clause};
 
-/// Whether a masked group of values is worth code of its own for where a frame holds all or none of them.
-fn is_often_whole((type_, _, count): GroupKind) -> bool {
-    type_.is_numeric() && count > 1
-}
-
-/// Returns from a helper, if the bits of a group of values say that a frame holds all of them, with code that moves all,
-/// or none.
-fn unless_mixed(bits: &str, count: usize, all: &str, result: &str) -> String {
+/// Moves all values of a group, with code that is given, or none, and returns, if `$bits` says that a frame holds all or
+/// none of them.
+fn unless_mixed(count: usize, all: &str, result: &str) -> String {
     format!(
-        "  (if (i32.eq {bits} (i32.const {every})) (then
+        "  (if (i32.eq (local.get $bits) (i32.const {every})) (then
 {all}
   (return {result})))
-  (if (i32.eqz {bits}) (then (return {result})))\n",
+  (if (i32.eqz (local.get $bits)) (then (return {result})))\n",
         every = (1 << count) - 1
     )
 }
@@ -143,11 +138,11 @@ impl Text<'_> {
             let mask = quoted(&self.runtime.pushed_mask());
             text += &format!("  (global.set {mask} (i64.shl (global.get {mask}) (i64.const {count})))\n");
         }
-        if masked && is_often_whole(kind) {
+        if masked && count > 1 && type_.is_numeric() {
             let all = (type_, false, count);
             let end = self.end_of_values(all);
             let stored = self.store_values(all) + &format!("  (global.set {} {end})", self.id("position"));
-            text += &unless_mixed("(local.get $bits)", count, &stored, "(local.get $site)");
+            text += &unless_mixed(count, &stored, "(local.get $site)");
         }
         text += &self.store_values(kind);
         if type_.is_numeric() {
@@ -298,7 +293,7 @@ impl Text<'_> {
 {start}
 {unless_mixed}{each}{moved})",
             lowest = (1 << count) - 1,
-            unless_mixed = unless_mixed("(local.get $bits)", count, &all, ""),
+            unless_mixed = unless_mixed(count, &all, ""),
         ));
     }
 
