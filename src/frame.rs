@@ -24,8 +24,7 @@ pub const PUSH_GROUP: usize = 6;
 /// Likewise where the call is to need no room in the engine's frame: wasmtime passes six integers in registers, two of them
 /// its own, and one is the site.
 pub const SMALL_PUSH_GROUP: usize = 3;
-/// Likewise of a helper that takes the function's number, too: in functions of the program, and where the call is to need no
-/// room.
+/// Likewise of a helper that takes the function's number, too.
 pub const LAST_GROUP: usize = 2;
 /// How many locals of one type pop helpers take, the largest first.
 pub const POP_GROUPS: [usize; 4] = [8, 4, 2, 1];

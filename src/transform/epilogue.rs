@@ -1,7 +1,7 @@
 //! Where tests go when the state is not normal: the frame is pushed and a default value is returned.
 //!
 //! ```text
-//! (call $finish_with_i32x1
+//! (call $finish
 //!   (call $push_i32x2                 ;; gives the site on
 //!     (block $epilogue (result i32)   ;; the site, brought by the test that left
 //!       (drop
@@ -10,8 +10,11 @@
 //!           (return BODY)))
 //!       (i32.const 0))
 //!     (local.get $a) (local.get $b))
-//!   (local.get $c) (i32.const FUNCTION))
+//!   (i32.const FUNCTION))
 //! ```
+//!
+//! In a resume function, what ends the frame also takes its last values. V8 optimises functions that end frames so more
+//! slowly.
 
 use crate::frame::{LAST_GROUP, NO_SITE, POP_GROUPS, PUSH_GROUP};
 use crate::ir::{Expr, Type};
@@ -71,18 +74,15 @@ fn split_last(mut groups: Vec<PushGroup>, pointer: Type, most: usize) -> Groups 
     (groups, last)
 }
 
-/// The groups that all epilogues of a function go on with. There is a helper to end frames with for each kind of result
-/// in numbers: only small ones spare more than they take.
-fn always_groups(plan: &FunctionPlan, pointer: Type) -> Groups {
-    let groups = group(plan.always().iter().map(|&slot| (slot, false)), plan.push_group);
-    split_last(groups, pointer, if plan.results.has_reference() { 0 } else { LAST_GROUP })
+/// The groups that all epilogues of a function go on with.
+fn always_groups(plan: &FunctionPlan) -> Vec<PushGroup> {
+    group(plan.always().iter().map(|&slot| (slot, false)), plan.push_group)
 }
 
 /// All groups of a function.
-pub fn push_groups_of(plan: &FunctionPlan, pointer: Type) -> Groups {
+pub fn push_groups_of(plan: &FunctionPlan) -> Vec<PushGroup> {
     let groups = plan.epilogues.iter().flat_map(|epilogue| epilogue_groups(epilogue, plan.push_group));
-    let (always, last) = always_groups(plan, pointer);
-    (groups.chain(always).collect(), last)
+    groups.chain(always_groups(plan)).collect()
 }
 
 /// All groups of its resume function.
@@ -97,9 +97,8 @@ pub fn push_groups_of_resume(plan: &FunctionPlan, pointer: Type) -> Groups {
 /// body ends normally, the function has returned.
 pub fn push_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>, results: Type) -> Expr<'m> {
     let site = push_sometimes(cx, leave_in_place(cx, body));
-    let (always, last) = always_groups(cx.plan, cx.runtime.pointer());
-    let helper = cx.runtime.finish_helper(results, last.as_ref().map(PushGroup::kind));
-    end_frame(cx, push(cx, always, site), last, &helper, results)
+    let site = push(cx, always_groups(cx.plan), site);
+    cx.build.call(&cx.runtime.finish_helper(results), &[site, cx.build.i32(cx.plan.number.0)], results)
 }
 
 /// The same in a resume function: gives whether the frame did not fit.
@@ -110,21 +109,10 @@ pub fn push_frame_again<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>) -> Expr<'m>
     }
     let (groups, last) = push_groups_of_resume(cx.plan, cx.runtime.pointer());
     let helper = cx.runtime.finish_again_helper(last.as_ref().map(PushGroup::kind));
-    end_frame(cx, push(cx, groups, site), last, &helper, Type::I32)
-}
-
-/// Pushes the last values and the header.
-fn end_frame<'m>(
-    cx: &FunctionCx<'_, 'm>,
-    site: Expr<'m>,
-    last: Option<PushGroup>,
-    helper: &str,
-    results: Type,
-) -> Expr<'m> {
-    let mut operands = vec![site];
+    let mut operands = vec![push(cx, groups, site)];
     operands.extend(last.iter().flat_map(|group| values(cx, group)));
     operands.push(cx.build.i32(cx.plan.number.0));
-    cx.build.call(helper, &operands, results)
+    cx.build.call(&helper, &operands, Type::I32)
 }
 
 /// The body, and the blocks of tests in place, which bring the callee's value.

@@ -175,10 +175,9 @@ impl Runtime {
         self.name("pop_function")
     }
 
-    /// Ends a frame, with a last group of values if there is one, and returns a default.
-    pub fn finish_helper(&self, results: Type, last: Option<GroupKind>) -> String {
-        let last = last.map(|(type_, _, count)| format!("_with_{}x{count}", keyword(type_)));
-        self.name(&format!("finish{}{}", self.suffix(results), last.unwrap_or_default()))
+    /// Ends a frame and returns a default.
+    pub fn finish_helper(&self, results: Type) -> String {
+        self.name(&format!("finish{}", self.suffix(results)))
     }
 
     /// Checks that the next frame is the function's, for `asserts`.
@@ -289,8 +288,8 @@ pub struct RuntimeNeeds {
     has_packed_masks: bool,
     references: ReferenceNeeds,
     sites: SiteNeeds,
-    /// Results, numbers only, of functions that can be unwound; with what they push last.
-    finishes: BTreeSet<(Type, Option<GroupKind>)>,
+    /// Results, numbers only, of functions that can be unwound.
+    finishes: BTreeSet<Type>,
     /// Results, numbers only, of whatever is resumed by the next frame.
     resumed_results: BTreeSet<Type>,
     /// Resume functions with their results, by number.
@@ -351,12 +350,11 @@ impl RuntimeNeeds {
         for plan in plans {
             needs.resumed_results.insert(plan.results);
             needs.resumed_results.extend(plan.landings.iter().map(|l| l.result));
-            let (groups, last) = push_groups_of(plan, runtime.pointer());
-            needs.pushes.extend(groups.iter().map(PushGroup::kind));
+            needs.pushes.extend(push_groups_of(plan).iter().map(PushGroup::kind));
             match plan.results.has_reference() {
                 // What ends those frames ends them as in a resume function.
                 true => needs.last_pushes.insert(None),
-                false => needs.finishes.insert((plan.results, last.as_ref().map(PushGroup::kind))),
+                false => needs.finishes.insert(plan.results),
             };
             let (groups, last) = push_groups_of_resume(plan, runtime.pointer());
             needs.pushes.extend(groups.iter().map(PushGroup::kind));
@@ -467,7 +465,7 @@ pub fn add_default_results(module: Module<'_>, runtime: &mut Runtime, plans: &[&
 pub fn add_reference_finishers(module: Module<'_>, runtime: &Runtime) {
     let build = module.build();
     for &results in &runtime.reference_results {
-        let name = runtime.finish_helper(results, None);
+        let name = runtime.finish_helper(results);
         let arguments = [build.local_get(0, Type::I32), build.local_get(1, Type::I32)];
         let again = build.call(&runtime.finish_again_helper(None), &arguments, Type::I32);
         let next = runtime.call_next_frame(build, results);

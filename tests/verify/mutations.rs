@@ -35,7 +35,7 @@ mutations! {
     another_local_is_pushed: "sites", "unwinding: the local 3 is not where",
         |module| {
             let code = Code::of(module, "sites");
-            let local = code.find(|f| f.expr.kind() == Kind::LocalGet && f.position == 2 && ends_frame(f.parent));
+            let local = code.find(|f| f.expr.kind() == Kind::LocalGet && f.position == 2 && is_pushed(f.parent));
             code.replace(local, code.build.local_get(0, Type::I32));
         };
     too_much_is_pushed: "run", "unwinding: the frame has 8 bytes too many",
@@ -55,7 +55,7 @@ mutations! {
         |module| {
             let code = Code::of(module, "other");
             let number = code.find(|f| {
-                let is_number = f.expr.kind() == Kind::Const && f.position == 2;
+                let is_number = f.expr.kind() == Kind::Const && f.position == 1;
                 is_number && f.parent.is_some_and(|p| calls(p, ".finish"))
             });
             code.replace(number, code.build.i32(0));
@@ -255,14 +255,15 @@ mutations! {
         };
 }
 
-fn ends_frame(parent: Option<Expr<'_>>) -> bool {
-    parent.is_some_and(|p| calls(p, ".finish_"))
+/// Whether a helper takes it for a frame: in a resume function, where the frame ends, too.
+fn is_pushed(parent: Option<Expr<'_>>) -> bool {
+    parent.is_some_and(|p| calls(p, ".push_") || calls(p, ".finish_again"))
 }
 
 /// Pushes zero instead of the first of the last values.
 fn push_zero_last(module: Module<'_>, function: &str) {
     let code = Code::of(module, function);
-    let value = code.find(|f| f.expr.kind() == Kind::LocalGet && ends_frame(f.parent));
+    let value = code.find(|f| f.expr.kind() == Kind::LocalGet && is_pushed(f.parent));
     code.replace(value, code.build.i32(0));
 }
 

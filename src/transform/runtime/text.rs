@@ -61,8 +61,8 @@ impl<'a> Text<'a> {
                 _ => self.pop_several(kind),
             }
         }
-        for &(results, last) in &self.needs.finishes {
-            self.finish(results, last);
+        for &results in &self.needs.finishes {
+            self.finish(results);
         }
         if self.runtime.table == ResumeTable::Switch {
             for &results in &self.needs.resumed_results {

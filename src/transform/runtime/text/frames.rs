@@ -299,13 +299,13 @@ impl Text<'_> {
 
     /// The end of an epilogue: pushes the header, and returns a default; or, when the frame did not fit, what the
     /// resume function returns after the frames saved so far have been rewound.
-    pub(super) fn finish(&mut self, results: Type, last: Option<GroupKind>) {
-        let name = quoted(&self.runtime.finish_helper(results, last));
+    pub(super) fn finish(&mut self, results: Type) {
+        let name = quoted(&self.runtime.finish_helper(results));
         let default: Vec<String> = results.components().into_iter().map(default_value).collect();
         let default = default.join(" ");
         let clause = result_clause(results);
         let next_frame = self.call_next_frame(results);
-        let start = self.start_finish(&name, last, &clause);
+        let start = self.start_finish(&name, None, &clause);
         self.line(&format!("{start}  {}\n  {next_frame})", self.finish_frame(&default)));
     }
 }
