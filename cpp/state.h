@@ -11,7 +11,7 @@ struct ObjectHolder;
 
 // Segments that functions drop, each once; those that only the start function drops are dropped by any instance.
 rust::Vec<SegmentRow> list_dropped_segments(Module& module);
-// Sets a global, an i32, to 1 wherever the segment is dropped.
+// Sets each segment's global, an i32, to 1 wherever the segment is dropped.
 void note_drops(Module& module, rust::Slice<const SegmentRow> segments, rust::Slice<const rust::String> globals);
 // Adds a function that drops the segments whose global is not 0.
 void add_drop_again(Module& module, rust::Str name, rust::Slice<const SegmentRow> segments,

@@ -58,15 +58,18 @@ const rubyScript = file('published.rb').toString();
 const perlScript = file('published.pl').toString();
 const room = (bytes) => () => ['cabi_realloc', 0, 0, 4, bytes];
 
+// What each writes when it gets to its end is in `last`.
 const programs = {
   clang: {
     entries: [`${WASI}.fd_read`, `${WASI}.fd_write`],
     programName: 'clang',
     programArgs: '-x c++ -std=c++20 -O2 -fexceptions -S --target=wasm32-wasip1 -o - -'.split(' '),
     stdin: file('published.cpp'),
+    last: 'end_function',
   },
-  yosys: { programName: 'yosys', programArgs: ['-s', '-'], stdin: file('published.ys') },
+  yosys: { programName: 'yosys', programArgs: ['-s', '-'], stdin: file('published.ys'), last: 'End of script.' },
   perl: {
+    last: 'done\n',
     steps: [
       () => ['_initialize'],
       () => ['zeroperl_init'],
@@ -76,6 +79,7 @@ const programs = {
     ],
   },
   ruby: {
+    last: 'done\n',
     steps: [
       () => ['_initialize'],
       room(100),
@@ -121,4 +125,6 @@ const { outcome, calls, forks, frameBytes, differences, output } = replay({
 for (const text of differences) console.error(text);
 if (process.env.SHOW) console.log(output.stdout.toString(), output.stderr.toString());
 console.log(`${name} ${outcome}; ${calls} calls of an entry, ${forks} forks, ${Math.round(frameBytes / forks)} bytes a fork`);
-process.exitCode = differences.length || forks === 0 ? 1 : 0;
+const isWhole = output.stdout.includes(program.last);
+if (!isWhole) console.error(`the original does not get to ${JSON.stringify(program.last)}`);
+process.exitCode = differences.length || forks === 0 || !isWhole ? 1 : 0;
