@@ -20,7 +20,8 @@ const SHARED: [&str; 6] = ["state", "buffer", "position", "limit", "frames", "re
 
 fn instrument(name: &str, options: &[&str]) -> Vec<u8> {
     let scratch = Scratch::with("in.wat", read_in_repository(&format!("tests/linking/{name}.wat")));
-    let options: Vec<String> = options.iter().map(|o| format!("--pass-arg=fork-instrument-{o}")).collect();
+    let options = options.iter().chain(&["verify"]);
+    let options: Vec<String> = options.map(|o| format!("--pass-arg=fork-instrument-{o}")).collect();
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     scratch.run(&[&ALL[..], &["in.wat", "--fork-instrument", "-o", "out.wasm"], &options].concat()).succeeded();
     scratch.read("out.wasm")

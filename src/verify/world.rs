@@ -122,6 +122,11 @@ impl<'m> World<'m> {
             let ones = if Type::from_id(global.type_id).size() == 8 { u64::MAX } else { u64::from(u32::MAX) };
             state.globals.insert(Name::of(&global.name), Value::Bits(ones));
         }
+        // What other modules need besides is nothing here.
+        let reserve = format!("{}reserve", abi::LINKING_PREFIX);
+        if let Some(reserve) = self.module.exports().into_iter().find(|e| e.name == reserve) {
+            state.globals.insert(Name::of(&reserve.item), Value::Bits(0));
+        }
         let table_base = format!("{}table_base", abi::LINKING_PREFIX);
         if let Some(base) = globals.iter().find(|g| !g.mutable_ && g.base == table_base) {
             state.globals.insert(Name::of(&base.name), Value::Bits(TABLE_BASE));
