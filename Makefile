@@ -75,7 +75,7 @@ test-node: tools
 test-programs: tools build
 	scripts/test-programs
 
-# A compiler and language runtimes as they are published, on V8: 300 MB are downloaded.
+# A compiler, language runtimes and a database as they are published, on V8: 300 MB are downloaded.
 test-published: tools build
 	scripts/test-published
 

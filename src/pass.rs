@@ -96,7 +96,8 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     runtime::add_reference_finishers(module, &runtime);
     fill_table(module, &runtime)?;
     linking::raise_reserve_at_start(module, &runtime);
-    // What it said is in the plans, and it is as large as they are.
+    let is_closed = !path.is_shared();
+    // What else it said is in the plans, and it is as large as they are.
     drop(path);
     let plans = rewrite(pass, module, &runtime, &functions, &resume_functions, plans, options.verify);
     roots::add(module, &runtime, &roots);
@@ -106,7 +107,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
             tamper(module);
         }
         let shares_frames = options.sharing != Sharing::None;
-        let made = Made { plans: &plans, resume_names: &runtime.resume_names, shares_frames };
+        let made = Made { plans: &plans, resume_names: &runtime.resume_names, shares_frames, is_closed };
         verify::verify(pass, module, &before, &made)?;
     }
     remove_markers(pass, module, &runtime, &[functions, resume_functions.clone()].concat());

@@ -129,6 +129,8 @@ pub struct Made<'a> {
     pub resume_names: &'a [String],
     /// Whether frames are shared with other modules.
     pub shares_frames: bool,
+    /// Whether all functions that calls can unwind, but entries, are the module's own.
+    pub is_closed: bool,
 }
 
 /// Checks the whole module.
@@ -145,7 +147,7 @@ pub fn verify<'m>(pass: Pass<'m>, module: Module<'m>, before: &Before, made: &Ma
         plans: &resumable,
         resume_names: made.resume_names,
         limit: None,
-        is_closed: !made.shares_frames,
+        is_closed: made.is_closed,
     };
     let limit = find_limit(module, before, &output);
     output.limit = limit.and_then(|(_, limit)| limit);

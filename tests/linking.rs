@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{ALL, Scratch, read_in_repository};
+use support::{ALL, Scratch, in_repository, read_in_repository};
 use wasmtime::{
     Caller, Engine, Global, GlobalType, Instance, Linker, Memory, Module, Mutability, Ref, RefType, Result, Store,
     Table, TableType, Val, ValType,
@@ -256,4 +256,31 @@ fn the_section_of_a_side_module_stays_first() {
     let pass = ["--fork-instrument", "--pass-arg=fork-instrument-import-globals"];
     scratch.run(&[&ALL[..], &["side.wasm", "-o", "out.wasm"], &pass].concat()).succeeded();
     assert!(scratch.read("out.wasm")[8..].starts_with(&section));
+}
+
+/// With `verify`, on as many threads as there are: what one thread writes the others read.
+#[test]
+fn every_fixture_can_be_a_main_or_a_side_module() {
+    let scratch = Scratch::new();
+    let mut instrumented = 0;
+    for folder in ["features", "replay", "shapes"] {
+        let folder =
+            std::fs::read_dir(in_repository(&format!("tests/fixtures/{folder}"))).expect("the folder is there");
+        let mut files: Vec<_> = folder.map(|entry| entry.expect("an entry").path()).collect();
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "wat"));
+        for file in files {
+            let file = file.to_str().expect("names are ASCII");
+            for globals in ["export-globals", "import-globals"] {
+                let sharing = format!("--pass-arg=fork-instrument-{globals}");
+                let pass = ["--fork-instrument", "--pass-arg=fork-instrument-entry@kernel.*", &sharing];
+                let verified = ["--pass-arg=fork-instrument-verify", file, "-o", "out.wasm"];
+                let run = scratch.run(&[&ALL[..], &pass, &verified].concat());
+                instrumented += usize::from(run.status.success());
+                for wrong in ["this is a defect", "internal error", "wasm-validator"] {
+                    assert!(!run.stderr.contains(wrong), "{file} with {globals}: {}", run.stderr);
+                }
+            }
+        }
+    }
+    assert!(instrumented > 600, "only {instrumented} were instrumented");
 }
