@@ -258,29 +258,30 @@ fn the_section_of_a_side_module_stays_first() {
     assert!(scratch.read("out.wasm")[8..].starts_with(&section));
 }
 
-/// With `verify`, on as many threads as there are: what one thread writes the others read.
+/// Verified, on several threads: fixtures run on one.
 #[test]
 fn every_fixture_can_be_a_main_or_a_side_module() {
     let scratch = Scratch::new();
     let mut instrumented = 0;
     for folder in ["features", "replay", "shapes"] {
-        let folder =
-            std::fs::read_dir(in_repository(&format!("tests/fixtures/{folder}"))).expect("the folder is there");
+        let folder = std::fs::read_dir(in_repository(&format!("tests/fixtures/{folder}"))).expect("the folder is there");
         let mut files: Vec<_> = folder.map(|entry| entry.expect("an entry").path()).collect();
         files.retain(|file| file.extension().is_some_and(|extension| extension == "wat"));
         for file in files {
             let file = file.to_str().expect("names are ASCII");
+            let run = |options: &[&str]| {
+                let pass = ["--fork-instrument", "--pass-arg=fork-instrument-entry@kernel.*", file, "-o", "out.wasm"];
+                scratch.run(&[&ALL[..], &pass, options].concat())
+            };
+            let is_refused = !run(&[]).status.success();
             for globals in ["export-globals", "import-globals"] {
                 let sharing = format!("--pass-arg=fork-instrument-{globals}");
-                let pass = ["--fork-instrument", "--pass-arg=fork-instrument-entry@kernel.*", &sharing];
-                let verified = ["--pass-arg=fork-instrument-verify", file, "-o", "out.wasm"];
-                let run = scratch.run(&[&ALL[..], &pass, &verified].concat());
-                instrumented += usize::from(run.status.success());
-                for wrong in ["this is a defect", "internal error", "wasm-validator"] {
-                    assert!(!run.stderr.contains(wrong), "{file} with {globals}: {}", run.stderr);
-                }
+                let shared = run(&[&sharing, "--pass-arg=fork-instrument-verify"]);
+                instrumented += usize::from(shared.status.success());
+                assert!(is_refused || shared.status.success(), "{file} with {globals}: {}", shared.stderr);
+                assert!(shared.status.code().is_some_and(|code| code <= 1), "{file} with {globals}");
             }
         }
     }
-    assert!(instrumented > 600, "only {instrumented} were instrumented");
+    assert!(instrumented > 800, "only {instrumented} were instrumented");
 }

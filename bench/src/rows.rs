@@ -237,8 +237,7 @@ impl Subject<'_> {
     }
 
     fn compile(&self, results: &mut Results) -> Result<()> {
-        // What threads have in memory at the same time is chance: SQLite's figures, which are to be reached, are medians of
-        // many processes.
+        // What threads have in memory at the same time is chance: more rounds for SQLite, whose figures are to be reached.
         let (liftoff, turbofan) = if self.module.name == modules::SQLITE { (40, 2) } else { (7, 1) };
         for (name, repeats, compiler) in
             [("liftoff", liftoff, "--liftoff-only"), ("turbofan", turbofan, "--no-liftoff")]

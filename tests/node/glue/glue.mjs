@@ -10,10 +10,12 @@
 //   side, folder             the command that instruments a side module, without the files; and where these go
 //   entries                  the imports that fork, as `module.name` or `module.*`
 // Without GLUE the script runs as it is, but also without JSPI: stacks of which JavaScript is a part cannot be unwound.
-// What was forked is told on standard error; a run without a fork fails.
+// What was forked is told on standard error. A run fails without forks, and where the contract is broken (docs/abi.md).
 
 import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
+import { isDeepStrictEqual } from 'node:util';
 import { describe } from '../module.mjs';
 
 const wasm = globalThis.WebAssembly;
@@ -24,7 +26,7 @@ delete wasm.promising;
 const BUFFER = 16;
 const ROOM = 1 << 20;
 const LINKING = '__wpk_fork_';
-const [NORMAL, UNWINDING] = [0, 1];
+const [NORMAL, UNWINDING, REWINDING] = [0, 1, 2];
 
 const { Module, Instance, Table } = wasm;
 const { get, set, grow } = Table.prototype;
@@ -36,11 +38,11 @@ const isOfWasm = (value) => typeof value === 'function' && /^\d+$/.test(value.na
 const [roots, originals] = [new WeakMap(), new WeakMap()];
 const original = (value) => originals.get(value) ?? value;
 
-// Something of the type: what an import returns while the program unwinds.
+// Something of the type, and not what the program expects: what an import returns while the program unwinds.
 function any(type) {
-  if (type === 'i64') return 0n;
+  if (type === 'i64') return -77n;
   if (type === 'externref') return {};
-  return ['i32', 'f32', 'f64'].includes(type) ? 0 : null;
+  return ['i32', 'f32', 'f64'].includes(type) ? -77 : null;
 }
 
 class Forks {
@@ -54,7 +56,11 @@ class Forks {
     this.resume = settings.resume && new Module(readFileSync(settings.resume));
     this.programs = [];
     this.sides = new WeakMap();
-    [this.forks, this.size, this.sideModules] = [0, 0, 0];
+    // What the glue or the program could keep to itself.
+    this.breaches = [];
+    [this.forks, this.size] = [0, 0];
+    // Checksums of side modules.
+    this.sideModules = new Set();
   }
 
   isEntry(module, name) {
@@ -76,7 +82,9 @@ class Forks {
   sideModule(bytes) {
     if (Buffer.from(bytes.subarray(8, 40)).indexOf('dylink.0') < 0) return null;
     if (!describe(bytes).imports.some(({ name }) => name === '__stack_pointer')) return null;
-    const name = `${this.settings.folder}/side.${this.sideModules}`;
+    const checksum = createHash('sha256').update(bytes).digest('hex').slice(0, 16);
+    this.sideModules.add(checksum);
+    const name = `${this.settings.folder}/side.${checksum}`;
     const [from, to] = [`${name}.original.wasm`, `${name}.wasm`];
     writeFileSync(from, bytes);
     const [command, ...words] = this.settings.side;
@@ -88,7 +96,6 @@ class Forks {
     // An unsigned LEB128 number.
     const slots = new Uint8Array(section).reduce((sum, byte, i) => sum + (byte & 127) * 128 ** i, 0);
     this.sides.set(module, { described: describe(instrumented), own: describe(bytes).exports, slots });
-    this.sideModules++;
     return module;
   }
 
@@ -139,7 +146,7 @@ class Forks {
     if (kind !== 'function') return value;
     const withRoots = (...words) => value(...words.map((word) => (isOfWasm(word) ? this.root(program, word) : word)));
     // Functions of the other module go on to it.
-    const forks = !isOfWasm(value) && (isSide || this.isEntry(from, name));
+    const forks = !isOfWasm(value) && this.isEntry(from, name);
     return forks ? this.entry(program, name, type.results, withRoots) : isOfWasm(value) ? value : withRoots;
   }
 
@@ -170,41 +177,60 @@ class Forks {
     return root;
   }
 
-  // Of all modules that share the frames.
+  // Of all modules that share the frames, until one has no room.
   transition(program, name) {
-    program.main[name](program.buffer);
-    if (program.main.wpk_fork_state() !== NORMAL) program.sides.forEach((side) => side[name](program.buffer));
+    for (const module of [program.main, ...program.sides]) {
+      module[name](program.buffer);
+      if (program.main.wpk_fork_state() === NORMAL) throw this.breach('there is no room for a fork');
+    }
+  }
+
+  breach(message) {
+    this.breaches.push(message);
+    return new Error(message);
   }
 
   entry(program, name, results, call) {
     const nothing = results.length > 1 ? results.map(any) : results.length === 1 ? any(results[0]) : undefined;
     return (...words) => {
-      const { main, depth } = program;
+      const { main } = program;
       if (!main) return call(...words);
       const state = main.wpk_fork_state();
-      if (state === UNWINDING) throw new Error(`${name} is called while the program unwinds`);
+      if (state === UNWINDING) throw this.breach(`${name} is called while the program unwinds`);
       if (state !== NORMAL) {
+        if (state !== REWINDING) this.breach(`${name} is reached again, because a frame did not fit`);
+        if (program.forked.name !== name || !isDeepStrictEqual(program.forked.words, words)) {
+          this.breach(`${name}(${words}) is reached again, not ${program.forked.name}(${program.forked.words})`);
+        }
         main.wpk_fork_rewind_end();
         return call(...words);
       }
-      if (depth === 0) return call(...words);
-      // Whoever gives memory may call imports.
-      if (program.buffer === 0) [program.buffer, program.buffer] = [null, main.malloc(ROOM)];
-      if (program.buffer === null) return call(...words);
-      const memory = new DataView(program.memory.buffer);
-      memory.setUint32(program.buffer + 4, program.buffer + ROOM, true);
+      if (program.depth === 0 || !this.hasBuffer(program)) return call(...words);
+      new DataView(program.memory.buffer).setUint32(program.buffer + 4, program.buffer + ROOM, true);
+      program.forked = { name, words };
       this.transition(program, 'wpk_fork_unwind_begin');
-      if (main.wpk_fork_state() === NORMAL) throw new Error('there is no room for a fork');
       this.forks++;
       return nothing;
     };
   }
 
+  // Whether there is one; else it is made, by a function that may call imports, which do not fork.
+  hasBuffer(program) {
+    if (program.buffer === 0) {
+      program.buffer = null;
+      const buffer = program.main.malloc(ROOM);
+      if (buffer === 0) throw this.breach('the program has no memory for a buffer');
+      program.buffer = buffer;
+    }
+    return program.buffer !== null;
+  }
+
   report() {
     const size = Math.round(this.size / this.forks);
-    const sides = this.sideModules > 0 ? `, ${this.sideModules} side modules` : '';
-    process.stderr.write(`${this.forks} forks, ${size} bytes on average${sides}\n`);
-    if (this.forks === 0) process.exitCode ||= 1;
+    process.stderr.write(`${this.forks} forks, ${size} bytes on average, ${this.sideModules.size} side modules\n`);
+    this.breaches.slice(0, 5).forEach((message) => process.stderr.write(`${message}\n`));
+    const isComplete = this.forks > 0 && (this.settings.resume || this.sideModules.size > 0);
+    if (!isComplete || this.breaches.length > 0) process.exitCode ||= 1;
   }
 }
 
