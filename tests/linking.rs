@@ -264,7 +264,8 @@ fn every_fixture_can_be_a_main_or_a_side_module() {
     let scratch = Scratch::new();
     let mut instrumented = 0;
     for folder in ["features", "replay", "shapes"] {
-        let folder = std::fs::read_dir(in_repository(&format!("tests/fixtures/{folder}"))).expect("the folder is there");
+        let folder =
+            std::fs::read_dir(in_repository(&format!("tests/fixtures/{folder}"))).expect("the folder is there");
         let mut files: Vec<_> = folder.map(|entry| entry.expect("an entry").path()).collect();
         files.retain(|file| file.extension().is_some_and(|extension| extension == "wat"));
         for file in files {
