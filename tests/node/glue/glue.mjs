@@ -109,7 +109,7 @@ class Forks {
     const given = {};
     for (const { module: from, name, kind, type } of (side ?? this).described.imports) {
       given[from] ??= {};
-      given[from][name] = this.imported(program, imports, { from, name, kind, type }, side && slots);
+      given[from][name] = this.imported(program, imports, { from, name, kind, type }, slots);
     }
     const { exports } = new Instance(module, given);
     if (side) program.sides.push(exports);
@@ -144,10 +144,10 @@ class Forks {
     const value = original(imports[from][name]);
     if (kind === 'table') program.tables.add(value);
     if (kind !== 'function') return value;
-    const withRoots = (...words) => value(...words.map((word) => (isOfWasm(word) ? this.root(program, word) : word)));
     // Functions of the other module go on to it.
-    const forks = !isOfWasm(value) && this.isEntry(from, name);
-    return forks ? this.entry(program, name, type.results, withRoots) : isOfWasm(value) ? value : withRoots;
+    if (isOfWasm(value)) return value;
+    const call = (...words) => value(...words.map((word) => (isOfWasm(word) ? this.root(program, word) : word)));
+    return this.isEntry(from, name) ? this.entry(program, name, type.results, call) : call;
   }
 
   // A function that the glue calls: it goes on until the call is over, however often it is unwound.
