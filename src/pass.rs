@@ -1,6 +1,6 @@
 //! The pass, stage by stage.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 
 use crate::abi;
@@ -386,14 +386,17 @@ fn find_roots(module: Module<'_>, path: &ForkPath, options: &Options) -> Roots {
         Some(patterns) => patterns.iter().any(|p| p.matches(name)),
         None => path.has_open_table(),
     };
-    let in_tables = in_tables.into_iter().map(|f| path.function(f).name().text()).filter(|n| named(n)).collect();
-    Roots { exported, in_tables, resume_exports }
+    let mut tested: BTreeSet<String> =
+        in_tables.into_iter().map(|f| path.function(f).name().text()).filter(|n| named(n)).collect();
+    tested.extend(exported.keys().filter(|name| path.is_only_exported(Name::of(name))).cloned());
+    let wrapped = exported.into_iter().filter(|(name, _)| !tested.contains(name)).collect();
+    Roots { wrapped, tested, resume_exports }
 }
 
 /// Results of what roots resume.
 fn root_results(module: Module<'_>, roots: &Roots) -> Vec<Type> {
     let mut results: Vec<Type> =
-        roots.exported.keys().chain(&roots.in_tables).map(|name| module.function(name).results()).collect();
+        roots.wrapped.keys().chain(&roots.tested).map(|name| module.function(name).results()).collect();
     results.extend(&roots.resume_exports);
     results
 }

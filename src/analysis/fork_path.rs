@@ -64,6 +64,8 @@ pub struct ForkPath {
     referenced: Vec<u32>,
     /// Functions that the module itself refers to, in segments, initializers and code.
     referenced_inside: Vec<u32>,
+    /// Functions that the module itself calls by name, at its start too.
+    called_inside: HashSet<u32>,
     /// Whether hosts can enter functions through a table.
     has_open_table: bool,
     /// Imported and exported tables, if other modules share the state, so that any call through them may fork.
@@ -93,6 +95,7 @@ impl ForkPath {
             tables: HashMap::new(),
             referenced: Vec::new(),
             referenced_inside: Vec::new(),
+            called_inside: HashSet::new(),
             has_open_table: false,
             shared_tables: HashSet::new(),
             forking_tables: HashSet::new(),
@@ -100,6 +103,7 @@ impl ForkPath {
             others: Vec::new(),
         };
         path.find_references(module, &calls);
+        path.find_called(module, &calls);
         if options.sharing != Sharing::None {
             let exports = module.exports().into_iter().filter(|e| e.kind == 1).map(|e| Name::of(&e.item));
             let imports = module.tables().into_iter().filter(|t| t.imported).map(|t| Name::of(&t.name));
@@ -155,6 +159,15 @@ impl ForkPath {
                 sorted(in_table.remove(&name).unwrap_or_default())
             };
             self.tables.insert(name, held);
+        }
+    }
+
+    fn find_called(&mut self, module: Module<'_>, calls: &[CallSite]) {
+        let callees = calls.iter().filter(|c| c.kind == kind::CALL).filter_map(CallSite::target);
+        self.called_inside = callees.map(|f| self.index[&f]).collect();
+        let start = module.facts().start;
+        if !start.is_empty() {
+            self.called_inside.insert(self.index[&Name::of(&start)]);
         }
     }
 
@@ -371,6 +384,12 @@ impl ForkPath {
     /// Defined functions of the path that the module refers to, so that they can be in a table; ascending.
     pub fn in_tables(&self) -> Vec<u32> {
         self.referenced_inside.iter().copied().filter(|&i| self.is_defined_at(i)).collect()
+    }
+
+    /// Whether the module itself neither calls the function by name nor refers to it.
+    pub fn is_only_exported(&self, name: Name) -> bool {
+        let index = self.index[&name];
+        !self.called_inside.contains(&index) && self.referenced_inside.binary_search(&index).is_err()
     }
 
     /// Functions that the module itself refers to, in order of the module.

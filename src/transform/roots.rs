@@ -1,5 +1,6 @@
 //! What hosts call: exported functions get a wrapper that resumes the outermost saved function while the module is
-//! rewinding, and functions that hosts enter through tables test the state on entry.
+//! rewinding. Functions that hosts enter through tables test the state on entry, and so do exported ones that the module
+//! itself never calls, since nobody else pays for it.
 //!
 //! ```text
 //! (func $root.f (param $x i32) (result i32)
@@ -8,7 +9,7 @@
 //!   (call $f (local.get $x)))
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::abi::{self, State};
 use crate::ir::{Expr, Function, Module, Type};
@@ -17,17 +18,17 @@ use crate::transform::runtime::Runtime;
 /// Functions that hosts can call again to rewind, decided from the fork path and the options.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Roots {
-    /// Exported functions of the fork path: function name → export names.
-    pub exported: BTreeMap<String, Vec<String>>,
-    /// Functions of the fork path that hosts enter through tables.
-    pub in_tables: Vec<String>,
+    /// Exported functions of the fork path that get a wrapper: function name → export names.
+    pub wrapped: BTreeMap<String, Vec<String>>,
+    /// Functions of the fork path that test the state on entry.
+    pub tested: BTreeSet<String>,
     /// Result types for which `wpk_fork_resume` is exported, ascending.
     pub resume_exports: Vec<Type>,
 }
 
 /// Adds wrappers, tests on entry, and the `wpk_fork_resume` exports.
 pub fn add<'m>(module: Module<'m>, runtime: &Runtime, roots: &Roots) {
-    for (name, exports) in &roots.exported {
+    for (name, exports) in &roots.wrapped {
         let function = module.function(name);
         let wrapper_name = runtime.name(&format!("root.{name}"));
         let wrapper = module.add_function_like(function, &wrapper_name);
@@ -40,7 +41,7 @@ pub fn add<'m>(module: Module<'m>, runtime: &Runtime, roots: &Roots) {
             module.retarget_export(export, &wrapper_name);
         }
     }
-    for name in &roots.in_tables {
+    for name in &roots.tested {
         let function = module.function(name);
         function.set_body(resume_first(module, runtime, function, function.body()));
     }

@@ -201,9 +201,16 @@ impl<'a> Text<'a> {
         let layout = self.runtime.layout();
         let (offsets, frames) = self.global_offsets();
         let reserve = self.reserve();
-        let needed = match self.runtime.sharing {
-            Sharing::None => format!("({ptr}.const {})", frames + self.needs.reserve),
-            _ => format!("({ptr}.add ({ptr}.const {frames}) {reserve})"),
+        // `end` less one is right where there is no bound, too. Where modules share the reserve, a byte of it more is kept.
+        let (needed, limit_value) = match self.runtime.sharing {
+            Sharing::None => (
+                format!("({ptr}.const {})", frames + self.needs.reserve - 1),
+                format!("({ptr}.sub (local.get $last) ({ptr}.const {}))", self.needs.reserve as i64 - 1),
+            ),
+            _ => (
+                format!("({ptr}.add ({ptr}.const {frames}) {reserve})"),
+                format!("({ptr}.sub (local.get $last) {reserve})"),
+            ),
         };
         let (frames_id, has_frames) = (self.id("frames"), self.has_frames_global());
         let set_frames =
@@ -251,16 +258,16 @@ impl<'a> Text<'a> {
         let normal = self.set_state(abi::State::Normal);
         let rewinding = self.set_state(abi::State::Rewinding);
         let begin_unwind = format!(
-            "(func {begin} (param $buffer {ptr}) (local $end {ptr})
+            "(func {begin} (param $buffer {ptr}) (local $last {ptr})
   (if (global.get {state}) (then (unreachable)))
-  (if ({ptr}.eqz (local.tee $end ({ptr}.load {memory} offset={end_offset} align=1 (local.get $buffer))))
-    (then (local.set $end ({ptr}.const -1))))
-  (if (i32.or ({ptr}.lt_u (local.get $end) (local.get $buffer))
-      ({ptr}.lt_u ({ptr}.sub (local.get $end) (local.get $buffer)) {needed}))
+  (global.set {buffer} (local.get $buffer))
+  (local.set $last
+    ({ptr}.sub ({ptr}.load {memory} offset={end_offset} align=1 (local.get $buffer)) ({ptr}.const 1)))
+  (if (i32.or ({ptr}.lt_u (local.get $last) (local.get $buffer))
+      ({ptr}.lt_u ({ptr}.sub (local.get $last) (local.get $buffer)) {needed}))
     (then (return)))
-  (global.set {limit} ({ptr}.sub (local.get $end) {reserve}))
-  {reset}(global.set {buffer} (local.get $buffer))
-  (global.set {position} ({ptr}.add (local.get $buffer) ({ptr}.const {frames})))
+  (global.set {limit} {limit_value})
+  {reset}(global.set {position} ({ptr}.add (local.get $buffer) ({ptr}.const {frames})))
   ({ptr}.store {memory} offset={position_offset} align=1 (local.get $buffer) (global.get {position}))
   {save}
   {frames_at_unwind}
