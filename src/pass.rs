@@ -316,9 +316,8 @@ fn make_plans<'m>(
         let joined = transform::joins::mark(module, runtime, &listing, &joins);
         // The plan makes another, of the marked body, and each can be larger than the body.
         drop(listing);
-        let plan = |joined: &Joined| {
-            analysis::plan_function(module, path, function, indices[i], options.replay, &rules, joined)
-        };
+        let plan =
+            |joined: &Joined| analysis::plan_function(module, path, function, indices[i], options, &rules, joined);
         let plan = plan(&joined).or_else(|refusal| {
             // What the function has to do with references may be different for each of the calls that meet.
             if joins.is_empty() {

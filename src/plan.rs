@@ -161,6 +161,15 @@ pub enum TestForm {
     Arm,
 }
 
+/// How a resume function is resumed again whose frame does not fit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Retry {
+    /// It branches back to its start.
+    Loop,
+    /// What ends it resumes it. A local says whether that has resumed it already, and tries again then.
+    Call,
+}
+
 /// A call that can be suspended.
 #[derive(Clone, Debug)]
 pub struct Landing {
@@ -263,6 +272,8 @@ pub struct FunctionPlan {
     pub epilogues: Vec<Epilogue>,
     /// How many locals the function and its resume function push with one call, at most.
     pub push_group: usize,
+    /// How its resume function is resumed again whose frame does not fit.
+    pub retry: Retry,
     pub captures: Vec<Capture>,
     pub rebuilds: Vec<Rebuild>,
     /// Rows, in the post-order listing of the original body, of calls that can be suspended but are no landings, with

@@ -371,6 +371,16 @@ impl ForkPath {
         self.reasons[index as usize].is_some() && !self.functions[index as usize].imported
     }
 
+    /// Whether it is an imported function; nothing if it is none of the program's.
+    pub fn is_import(&self, name: Name) -> Option<bool> {
+        self.index.get(&name).map(|&i| self.functions[i as usize].imported)
+    }
+
+    /// Whether it is an import that forks.
+    pub fn is_entry(&self, name: Name) -> bool {
+        self.index.get(&name).is_some_and(|i| self.entries.contains(i))
+    }
+
     /// Whether it is an imported function, and no entry.
     pub fn is_other_import(&self, name: Name) -> bool {
         self.index.get(&name).is_some_and(|i| self.functions[*i as usize].imported && !self.entries.contains(i))

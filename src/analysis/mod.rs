@@ -9,6 +9,7 @@ pub mod listing;
 pub mod references;
 pub mod regions;
 pub mod rematerialize;
+pub mod retries;
 pub mod slot_order;
 pub mod state;
 pub mod state_tests;
@@ -17,7 +18,7 @@ use crate::analysis::fork_path::ForkPath;
 use crate::analysis::references::Refusal;
 use crate::analysis::regions::Joined;
 use crate::ir::{Function, Module};
-use crate::options::Replay;
+use crate::options::Options;
 use crate::plan::FunctionPlan;
 
 /// Decides everything about one function of the fork path, whose index in the module is given.
@@ -26,18 +27,19 @@ pub fn plan_function<'m>(
     path: &ForkPath,
     function: Function<'m>,
     index: u32,
-    replay: Replay,
+    options: &Options,
     rules: &references::ReferenceRules,
     joined: &Joined,
 ) -> Result<FunctionPlan, Refusal<'m>> {
     let liveness = function.liveness(module);
     let tree = regions::Tree::build(module, path, function, &liveness, joined);
     let mut plan = tree.plan(function, &liveness);
-    rematerialize::carry_operands(&mut plan, &tree, module, replay);
+    rematerialize::carry_operands(&mut plan, &tree, module, options.replay);
     references::settle(&mut plan, &tree, module, function, rules)?;
     state_tests::place_tests(&mut plan, &tree, module, !path.is_shared());
     frames::lay_out(&mut plan);
     slot_order::improve(&mut plan);
     epilogues::share(&mut plan, &tree, index);
+    retries::choose(&mut plan, &tree, path, options.resume.is_some());
     Ok(plan)
 }

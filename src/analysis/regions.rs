@@ -12,7 +12,7 @@ use crate::analysis::listing::{Listing, Row};
 use crate::frame::PUSH_GROUP;
 use crate::ir::{Function, Kind, Liveness, Module, Type};
 use crate::plan::{
-    Callee, FunctionNumber, FunctionPlan, Landing, LocalIndex, Region, RegionId, RegionKind, Site, TestForm,
+    Callee, FunctionNumber, FunctionPlan, Landing, LocalIndex, Region, RegionId, RegionKind, Retry, Site, TestForm,
 };
 
 /// What marks the joins of a function's calls ([`joins`](crate::analysis::joins)).
@@ -175,6 +175,7 @@ impl Tree {
             always: 0,
             masks: None,
             epilogues: Vec::new(),
+            retry: Retry::Loop,
             push_group: PUSH_GROUP,
             captures: Vec::new(),
             rebuilds: Vec::new(),

@@ -10,6 +10,7 @@ pub mod joins;
 pub mod linking;
 pub mod references;
 pub mod resume;
+pub mod retry;
 pub mod roots;
 pub mod runtime;
 pub mod state;

@@ -1,15 +1,17 @@
 //! The resume function: pops a frame, goes straight to the landing, and runs the rest of that one activation.
 //!
 //! ```text
-//! (func $f.resume (result i32) (local …all of $f's…) (local $site i32)
-//!   (loop $again
-//!     (local.set $site (call $pop_header))
-//!     (local.set $b (call $pop_i32))              ;; the frame, in reverse
-//!     (br_if $again
-//!       (call $finish_again_i32x1                  ;; did the frame not fit? then it is popped again
-//!         (… push the frame, as in $f, around BODY) (local.get $a) (i32.const FUNCTION)))
-//!     (default value)))
+//! (func $f.resume (result i32) (local …all of $f's…) (local $site i32) (local $again i32)
+//!   (local.set $again (global.get $retried))
+//!   (local.set $site (call $pop_header))
+//!   (local.set $b (call $pop_i32))              ;; the frame, in reverse
+//!   (call $retry_i32                            ;; gives a default value
+//!     (call $finish_again_i32x1                 ;; did the frame not fit? then it is resumed again
+//!       (… push the frame, as in $f, around BODY) (local.get $a) (i32.const FUNCTION))
+//!     (local.get $again)))
 //! ```
+//!
+//! Where the plan says so, there is a loop around all this instead, and a branch back if the frame did not fit.
 //!
 //! Each region is rewritten for how it can be entered ([`Entry`]): code that no landing reaches is dropped where a
 //! region is only entered by rewinding, and put behind a test where it can be entered normally as well, which is in
@@ -20,7 +22,7 @@ mod choice;
 
 use crate::abi::State;
 use crate::ir::{Builder, Expr, Function, Module, Type};
-use crate::plan::{Callee, CarriedOperand, Carry, FunctionPlan, Masks, Region, RegionId, RegionKind, Site};
+use crate::plan::{Callee, CarriedOperand, Carry, FunctionPlan, Masks, Region, RegionId, RegionKind, Retry, Site};
 use crate::transform::FunctionCx;
 use crate::transform::epilogue::{pop_frame, push_frame_again};
 use crate::transform::references;
@@ -55,10 +57,14 @@ pub fn write<'m>(
     let body = rewriter.rewrite(root, original.body(), Entry::Rewinding, Vec::new());
     body.finalize();
 
-    let again = rewriter.cx.new_label("again");
+    let again = (plan.retry == Retry::Call).then(|| resume.add_local(Type::I32, "fork.again"));
+    let start = rewriter.cx.new_label("again");
     let cx = &rewriter.cx;
     let build = cx.build;
     let mut code = Vec::new();
+    if let Some(again) = again {
+        code.push(build.local_set(again, build.global_get(&runtime.retried_global(), Type::I32)));
+    }
     if runtime.asserts {
         let number = build.i32(plan.number.0);
         code.push(build.call(&runtime.check_frame_helper(), &[number], Type::NONE));
@@ -78,13 +84,19 @@ pub fn write<'m>(
     });
     code.extend(pop_frame(cx));
     code.extend(references::rebuild(cx, &references, site));
-    code.push(build.break_(&again, Some(push_frame_again(cx, body)), None));
     let results = plan.results;
-    if results.is_concrete() {
-        code.push(runtime.default_results(build, results));
+    let overflows = push_frame_again(cx, body);
+    if let Some(again) = again {
+        let operands = [overflows, build.local_get(again, Type::I32)];
+        code.push(build.call(&runtime.retry_helper(results), &operands, results.top()));
+        resume.set_body(build.block(None, &code, Some(results.top())));
+    } else {
+        code.push(build.break_(&start, Some(overflows), None));
+        if results.is_concrete() {
+            code.push(runtime.default_results(build, results));
+        }
+        resume.set_body(build.loop_(&start, build.block(None, &code, Some(results.top()))));
     }
-    let block = build.block(None, &code, Some(results.top()));
-    resume.set_body(build.loop_(&again, block));
     references::relax(module, resume, plan);
     resume.refinalize(module);
 }

@@ -11,9 +11,10 @@ use crate::error::Error;
 use crate::frame::{FrameLayout, MaskFunctions, WIDE_SITE};
 use crate::ir::{Builder, Expr, GlobalRow, Module, Type};
 use crate::options::Sharing;
-use crate::plan::{FunctionNumber, FunctionPlan, Masks};
+use crate::plan::{FunctionNumber, FunctionPlan, Masks, Retry};
 use crate::transform::epilogue::{GroupKind, PushGroup, pop_groups, push_groups_of, push_groups_of_resume};
 use crate::transform::references::ReferenceNeeds;
+use crate::transform::retry;
 
 mod text;
 
@@ -198,6 +199,21 @@ impl Runtime {
         }
     }
 
+    /// What a resume function calls when it has pushed its frame, or could not.
+    pub fn retry_helper(&self, results: Type) -> String {
+        self.name(&format!("retry{}", self.suffix(results)))
+    }
+
+    /// Set by a resume function whose frame does not fit: the call that resumed it is to do so again.
+    pub fn retry_global(&self) -> String {
+        self.name("retry")
+    }
+
+    /// Set while a resume function is entered that tells its caller when its frame does not fit.
+    pub fn retried_global(&self) -> String {
+        self.name("retried")
+    }
+
     pub fn resume_next_helper(&self, results: Type) -> String {
         self.name(&format!("resume_next{}", self.suffix(results)))
     }
@@ -290,6 +306,8 @@ pub struct RuntimeNeeds {
     sites: SiteNeeds,
     /// Results, numbers only, of functions that can be unwound.
     finishes: BTreeSet<Type>,
+    /// Results of functions that are resumed again by what ends them.
+    retried: BTreeSet<Type>,
     /// Results, numbers only, of whatever is resumed by the next frame.
     resumed_results: BTreeSet<Type>,
     /// Resume functions with their results, by number.
@@ -344,6 +362,7 @@ impl RuntimeNeeds {
             references,
             sites: SiteNeeds::of(plans),
             finishes: BTreeSet::new(),
+            retried: plans.iter().filter(|p| p.retry == Retry::Call).map(|p| p.results).collect(),
             resumed_results: more_results.iter().copied().collect(),
             resumable: names.iter().cloned().zip(plans.iter().map(|p| p.results)).collect(),
         };
@@ -371,6 +390,11 @@ impl RuntimeNeeds {
     fn scratch(&self, runtime: &Runtime) -> Vec<Scratch> {
         let popped = self.popped_globals(runtime).into_iter().map(|(name, _)| name).collect();
         let mut scratch = vec![Scratch { globals: popped, helpers: self.pop_helpers(runtime, |kind| kind.2 > 1) }];
+        if self.has_retries() {
+            let mut helpers = self.retries(runtime);
+            helpers.extend(self.header_helpers(runtime));
+            scratch.push(Scratch { globals: vec![runtime.retried_global(), runtime.retry_global()], helpers });
+        }
         if self.has_masks() {
             let pushing = self.push_helpers(runtime, |kind| kind.1);
             scratch.push(Scratch { globals: vec![runtime.pushed_mask()], helpers: pushing });
@@ -383,9 +407,24 @@ impl RuntimeNeeds {
     fn on_the_way(&self, runtime: &Runtime) -> Vec<String> {
         let mut names = self.push_helpers(runtime, |_| true);
         names.extend(self.pop_helpers(runtime, |_| true));
-        names.extend([runtime.pop_header_helper(), runtime.pop_packed_helper(), runtime.pop_function_helper()]);
+        names.extend(self.header_helpers(runtime));
+        names.extend(self.retries(runtime));
         names.extend([runtime.select_mask_helper(Masks::Packed(0, 0)), runtime.finish_again_helper(None)]);
         names
+    }
+
+    /// Helpers that pop the header of a frame.
+    fn header_helpers(&self, runtime: &Runtime) -> [String; 3] {
+        [runtime.pop_header_helper(), runtime.pop_packed_helper(), runtime.pop_function_helper()]
+    }
+
+    fn retries(&self, runtime: &Runtime) -> Vec<String> {
+        self.retried.iter().map(|&results| runtime.retry_helper(results)).collect()
+    }
+
+    /// Whether a function is resumed again by what ends it.
+    pub fn has_retries(&self) -> bool {
+        !self.retried.is_empty()
     }
 
     /// Helpers that push, of some kinds.
@@ -431,6 +470,7 @@ pub fn add<'m>(module: Module<'m>, runtime: &mut Runtime, needs: &RuntimeNeeds) 
     needs.references.add_tables(module, |base| runtime.name(base));
     let text = Text::new(runtime, needs).module();
     module.merge_text(&text).map_err(|e| Error::Binaryen(format!("the helpers do not parse: {e}")))?;
+    retry::add(module, runtime, &needs.retried);
     for name in [abi::UNWIND_BEGIN, abi::UNWIND_END, abi::REWIND_BEGIN, abi::REWIND_END, abi::STATE] {
         module.export_function(name, &runtime.name(transition(name)));
     }

@@ -119,8 +119,9 @@ impl<'m> World<'m> {
 
         let mut state = State::default();
         for global in &added {
+            // What the main module has set when a side module joins it: nothing is in the way.
             let ones = if Type::from_id(global.type_id).size() == 8 { u64::MAX } else { u64::from(u32::MAX) };
-            state.globals.insert(Name::of(&global.name), Value::Bits(ones));
+            state.globals.insert(Name::of(&global.name), Value::Bits(if global.imported { ones } else { 0 }));
         }
         // What other modules need besides is nothing here.
         let reserve = format!("{}reserve", abi::LINKING_PREFIX);

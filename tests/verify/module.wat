@@ -9,7 +9,7 @@
   (elem (i32.const 0) $leaf $other)
 
   ;; One site; an operand that is computed again, and an argument of the entry.
-  (func $leaf (param $slot i32) (result i32)
+  (func $leaf (export "leaf") (param $slot i32) (result i32)
     (i32.store (i32.shl (local.get $slot) (i32.const 2))
       (call $fork (i32.add (local.get $slot) (i32.const 7))))
     (call $note (local.get $slot))

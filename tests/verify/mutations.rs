@@ -236,17 +236,46 @@ mutations! {
             let code = Code::of(module, "leaf");
             code.put_first(code.build.global_set("count", code.build.i32(1)));
         };
-    an_export_does_not_resume: "fork.root.run", "the export run does not resume the outermost frame",
+    an_export_does_not_resume: "fork.root.leaf", "the export leaf does not resume the outermost frame",
         |module| {
-            let code = Code::of(module, "fork.root.run");
-            let call = code.find(|f| f.calls("run")).expr;
+            let code = Code::of(module, "fork.root.leaf");
+            let call = code.find(|f| f.calls("leaf")).expr;
             code.function.set_body(call);
         };
-    an_export_calls_something_else: "fork.root.run", "the export run does not call the function",
+    an_export_calls_something_else: "fork.root.leaf", "the export leaf does not call the function",
         |module| {
-            let code = Code::of(module, "fork.root.run");
-            let call = code.find(|f| f.calls("run"));
-            code.replace(call, code.build.call("leaf", &[code.build.i32(1)], Type::I32));
+            let code = Code::of(module, "fork.root.leaf");
+            let call = code.find(|f| f.calls("leaf"));
+            code.replace(call, code.build.call("other", &[code.build.local_get(0, Type::I32)], Type::I32));
+        };
+    an_export_without_a_wrapper_does_not_resume: "run", "the export run does not resume the outermost frame",
+        |module| {
+            let code = Code::of(module, "run");
+            let guard = code.find(|f| f.expr.kind() == Kind::If);
+            code.replace(guard, code.build.nop());
+        };
+    a_frame_that_does_not_fit_is_not_resumed_again: "leaf", "does not fit",
+        |module| {
+            let code = Code::of(module, "fork.retry_i32");
+            code.function.set_body(code.build.i32(0));
+        };
+    calls_that_resume_again_are_nested: "leaf", "does not fit",
+        |module| {
+            let code = Code::of(module, "leaf.resume");
+            let gets = code.find_all(|f| f.expr.kind() == Kind::LocalGet && f.parent.is_some_and(|p| calls(p, "retry")));
+            code.replace(*gets.last().expect("a flag says whether it was resumed again"), code.build.i32(0));
+        };
+    what_does_not_fit_twice_is_not_resumed_again: "leaf", "does not fit",
+        |module| {
+            let code = Code::of(module, "fork.retry_i32");
+            let retry = code.find(|f| f.expr.kind() == Kind::GlobalGet && !f.is_in(Kind::Call));
+            code.replace(retry, code.build.i32(0));
+        };
+    the_flag_of_what_is_resumed_again_stays: "leaf", "does not fit",
+        |module| {
+            let code = Code::of(module, "fork.pop_function");
+            let set = code.find(|f| f.expr.kind() == Kind::GlobalSet);
+            code.replace(set, code.build.nop());
         };
     a_transition_does_nothing: "of the module", "the transition wpk_fork_unwind_begin",
         |module| {

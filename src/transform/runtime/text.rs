@@ -148,6 +148,11 @@ impl<'a> Text<'a> {
         if self.runtime.sharing != Sharing::Import {
             self.position_globals();
         }
+        if self.needs.has_retries() {
+            for global in [self.runtime.retry_global(), self.runtime.retried_global()] {
+                self.line(&format!("(global {} (mut i32) (i32.const 0))", quoted(&global)));
+            }
+        }
         if self.needs.has_masks() {
             for mask in [self.runtime.pushed_mask(), self.runtime.popped_mask()] {
                 self.line(&format!("(global {} (mut i64) (i64.const 0))", quoted(&mask)));
@@ -386,14 +391,19 @@ impl<'a> Text<'a> {
     }
 
     /// At the start of what resume functions begin with, if the program's code can call these.
-    fn trap_unless_rewinding(&self) -> String {
+    /// What helpers do first that pop the header of a frame.
+    fn start_header(&self) -> String {
+        let retried = match self.needs.has_retries() {
+            true => format!("(global.set {} (i32.const 0))\n  ", quoted(&self.runtime.retried_global())),
+            false => String::new(),
+        };
         match self.runtime.is_in_programs_table() {
             true => format!(
-                "(if (i32.lt_u (global.get {}) (i32.const {})) (then (unreachable)))\n  ",
+                "(if (i32.lt_u (global.get {}) (i32.const {})) (then (unreachable)))\n  {retried}",
                 self.id("state"),
                 abi::State::Rewinding as u32
             ),
-            false => String::new(),
+            false => retried,
         }
     }
 
@@ -402,7 +412,7 @@ impl<'a> Text<'a> {
         let (ptr, memory) = (self.ptr, self.memory.clone());
         let (position, sites) = (self.id("position"), self.needs.sites);
         let bytes = i64::from(self.needs.layout.function_bytes);
-        let guard = self.trap_unless_rewinding();
+        let guard = self.start_header();
         let set_back = |from: &str, bytes: i64| {
             format!("(global.set {position} (local.tee $at ({ptr}.sub {from} ({ptr}.const {bytes}))))")
         };

@@ -123,7 +123,7 @@ impl Text<'_> {
   (local.set $site (i32.load8_u {memory} (local.get $at)))
   (global.set {popped} (i64.shr_u {highest_first} (local.get $unused_bits)))
   (local.get $site))",
-            guard = self.trap_unless_rewinding(),
+            guard = self.start_header(),
             header = 1 + self.needs.layout.function_bytes,
         );
         self.line(&line);
