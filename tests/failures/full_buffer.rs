@@ -17,6 +17,28 @@ pub const LOOP: &str = r#"(module
       (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
     (local.get $sum)))"#;
 
+/// The same, several calls through a table further in: all frames but the root's are of one function, which uses the
+/// memory, too, so that its resume function is resumed again by a call.
+pub const RECURSION_BY_TABLE: &str = r#"(module
+  (import "kernel" "kernel_fork" (func $fork (param i32) (result i32)))
+  (memory (export "memory") 1)
+  (type $down (func (param i32 i32) (result i64)))
+  (table 1 1 funcref)
+  (elem (i32.const 0) $down)
+  (func $down (type $down) (param $depth i32) (param $n i32) (result i64) (local $sum i64)
+    (if (local.get $depth)
+      (then (return
+        (i64.add (i64.load (i32.const 0))
+          (call_indirect (type $down)
+            (i32.sub (local.get $depth) (i32.const 1)) (local.get $n) (i32.const 0))))))
+    (loop $again
+      (local.set $sum (i64.add (local.get $sum) (i64.extend_i32_s (i32.add (call $fork (local.get $n)) (i32.const 3)))))
+      (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+    (local.get $sum))
+  (func (export "run") (param $n i32) (result i64) (local $x i64)
+    (local.set $x (call_indirect (type $down) (i32.const 4) (local.get $n) (i32.const 0)))
+    (i64.add (local.get $x) (i64.load (i32.const 0)))))"#;
+
 const STACK: usize = 64 << 10;
 /// Bytes that are enough for both frames, the reserve and the pointers.
 const ENOUGH: u64 = 96;
@@ -174,4 +196,25 @@ fn a_million_failing_forks_in_a_loop_keep_the_stack_flat() {
         assert_eq!(guest.store.data().failures, MILLION as u64);
         guest.store.set_fuel(10_000_000_000).unwrap();
     }
+}
+
+#[test]
+fn failing_forks_keep_the_stack_flat_whichever_activation_of_a_function_does_not_fit() {
+    const MANY: i32 = 100_000;
+    let mut guest = Guest::new(&engine(STACK), &instrument(RECURSION_BY_TABLE, &[]));
+    let mut sizes = 0;
+    for size in (8..).step_by(3) {
+        let host = guest.store.data_mut();
+        (host.buffer, host.forks, host.failures) = (Buffer { address: 1024, size, wide: false }, true, 0);
+        match guest.unwind(MANY) {
+            Some(result) => assert_eq!(result, sum(MANY, FAILED), "{size} bytes"),
+            // It fits: all later ones do, too.
+            None => break,
+        }
+        assert_eq!(guest.store.data().failures, MANY as u64);
+        guest.store.set_fuel(10_000_000_000).unwrap();
+        sizes += 1;
+    }
+    // Each of six frames is the first one that does not fit at some of them.
+    assert!(sizes > 20, "{sizes} sizes");
 }

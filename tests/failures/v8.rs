@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::full_buffer::LOOP;
+use crate::full_buffer::{LOOP, RECURSION_BY_TABLE};
 use crate::guest::instrument;
 use crate::support::{Run, Scratch, in_repository, node};
 use crate::traps::RECURSION;
@@ -21,6 +21,9 @@ fn run(wat: &str, arguments: &[&str]) {
 fn a_million_failing_forks_in_a_loop_keep_the_stack_of_v8_flat() {
     for size in ["12", "34", "44"] {
         run(&LOOP.replace("PAGES", "1"), &["failing-forks", size, "1000000"]);
+    }
+    for size in ["34", "50", "70"] {
+        run(RECURSION_BY_TABLE, &["failing-forks", size, "1000000"]);
     }
 }
 
