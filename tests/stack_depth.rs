@@ -96,9 +96,32 @@ fn deepest(reaches: impl Fn(i32) -> bool) -> i32 {
     low
 }
 
-/// `benchmark_walk` as it is, instrumented, and in two modules.
-fn walks() -> (Engine, impl Fn(&str) -> Module) {
-    let scratch = Scratch::with("in.wat", read_in_repository("examples/benchmark_walk.wat"));
+/// A recursive function whose code refers to more than its frame: a table, a memory and other functions.
+const VISIT: &str = r#"(module
+  (import "kernel" "kernel_fork" (func $fork (result i32)))
+  (memory (export "memory") 2)
+  (type $visit (func (param i32) (result i64)))
+  (table 1 1 funcref)
+  (elem (i32.const 0) $visit)
+  (func $hash (param $x i32) (result i32) (i32.mul (local.get $x) (i32.const 0x9e3779b1)))
+  (func $mix (param $x i32) (result i32) (i32.rotl (local.get $x) (i32.const 5)))
+  (func $slot (param $x i32) (result i32) (i32.and (local.get $x) (i32.const 0xfffc)))
+  (func $visit (type $visit) (param $depth i32) (result i64)
+    (local $left i32) (local $sum i64)
+    (local.set $left (call $hash (local.get $depth)))
+    (if (local.get $depth)
+      (then (local.set $sum
+        (call_indirect (type $visit) (i32.sub (local.get $depth) (i32.const 1)) (i32.const 0))))
+      (else (local.set $sum (i64.extend_i32_s (call $fork)))))
+    (i32.store (call $slot (local.get $left)) (call $mix (local.get $depth)))
+    (i64.add (i64.mul (local.get $sum) (i64.const 31))
+      (i64.load32_u (call $slot (call $hash (local.get $left))))))
+  (func (export "run") (param $depth i32) (result i64)
+    (call $visit (local.get $depth))))"#;
+
+/// A program as it is, instrumented, and in two modules.
+fn variants(program: &str) -> (Engine, impl Fn(&str) -> Module + use<>) {
+    let scratch = Scratch::with("in.wat", program);
     scratch.run(&["in.wat", "-o", "plain.wasm"]).succeeded();
     scratch.run(&[&["in.wat"], &OPTIONS[..], &["-o", "one.wasm"]].concat()).succeeded();
     let separate = "--pass-arg=fork-instrument-resume@resume.wasm";
@@ -111,14 +134,15 @@ fn walks() -> (Engine, impl Fn(&str) -> Module) {
     (engine, compile)
 }
 
-#[test]
-fn a_fork_is_rewound_half_as_deep_as_the_program_gets_without_instrumentation() {
-    let (engine, compile) = walks();
+/// Fails unless a fork is rewound at so many hundredths of the depth that the program gets to without instrumentation: in
+/// one module, and in two.
+fn expect_rewound(program: &str, percents: [i32; 2]) {
+    let (engine, compile) = variants(program);
     let plain = compile("plain.wasm");
     let plain = deepest(|depth| reaches(&engine, &plain, depth).is_some());
     let (one, first, resume) = (compile("one.wasm"), compile("first.wasm"), compile("resume.wasm"));
-    // Frames of the resume function are larger by what it needs to be unwound again.
-    for (name, module, resume, percent) in [("one", one, None, 60), ("two", first, Some(resume), 45)] {
+    for (name, module, resume, percent) in [("one", one, None, percents[0]), ("two", first, Some(resume), percents[1])]
+    {
         let depth = deepest(|depth| rewinds(&engine, &module, resume.as_ref(), depth));
         assert!(
             depth * 100 >= plain * percent,
@@ -128,8 +152,19 @@ fn a_fork_is_rewound_half_as_deep_as_the_program_gets_without_instrumentation() 
 }
 
 #[test]
+fn a_fork_is_rewound_half_as_deep_as_the_program_gets_without_instrumentation() {
+    // Frames of the resume function are larger by what it needs to be unwound again.
+    expect_rewound(&read_in_repository("examples/benchmark_walk.wat"), [60, 45]);
+}
+
+#[test]
+fn a_fork_is_rewound_as_deep_where_code_refers_to_memory_tables_and_functions() {
+    expect_rewound(VISIT, [95, 75]);
+}
+
+#[test]
 fn a_program_that_does_not_fork_recurses_as_deeply_as_without_instrumentation() {
-    let (engine, compile) = walks();
+    let (engine, compile) = variants(&read_in_repository("examples/benchmark_walk.wat"));
     let plain = compile("plain.wasm");
     let plain = deepest(|depth| reaches(&engine, &plain, depth).is_some());
     assert!(plain > 1000, "the uninstrumented program gets only to {plain}");
