@@ -81,7 +81,7 @@ fn a_trap_after_a_rewind_is_found_in_the_source() {
     for passes in [&["--fork-instrument"][..], &["--fork-instrument", "--vacuum"]] {
         let places = places_of_the_trap(passes);
         let places: Vec<(&str, &str)> = places.iter().map(|(name, place)| (name.as_str(), place.as_str())).collect();
-        let expected = [("deep.resume", "deep.c:5:11"), ("run.resume", "run.c:11:5"), ("fork.root.run", "-")];
+        let expected = [("deep.resume", "deep.c:5:11"), ("run.resume", "run.c:11:5"), ("run", "-")];
         assert_eq!(places, expected, "{passes:?}");
     }
 }
