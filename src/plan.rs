@@ -189,6 +189,13 @@ pub struct Landing {
     pub test_form: TestForm,
 }
 
+impl Landing {
+    /// Whether its frame must hold the slot.
+    pub fn holds(&self, slot: &Slot) -> bool {
+        self.live.binary_search(&slot.local).is_ok()
+    }
+}
+
 /// What some landings' tests leave for: pushes the first slots of their frames, of those that not all frames hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Epilogue {
@@ -331,9 +338,8 @@ impl FunctionPlan {
 
     /// Which of [`sometimes`](Self::sometimes) the frames of a site hold: bit i for the i-th of them.
     pub fn mask(&self, site: Site) -> u64 {
-        let live = &self.landing(site).live;
-        let held = |slot: &Slot| live.binary_search(&slot.local).is_ok();
-        self.sometimes().iter().enumerate().filter(|(_, slot)| held(slot)).map(|(i, _)| 1 << i).sum()
+        let landing = self.landing(site);
+        self.sometimes().iter().enumerate().filter(|(_, slot)| landing.holds(slot)).map(|(i, _)| 1 << i).sum()
     }
 
     /// Whether the function can be suspended.

@@ -87,7 +87,9 @@ pub fn share(plan: &mut FunctionPlan, tree: &Tree, index: u32) {
     plan.push_group = if is_recursive { SMALL_PUSH_GROUP } else { PUSH_GROUP };
     let exact = paths.into_epilogues(plan);
     let mut by_type = plan.sometimes().to_vec();
-    by_type.sort_by_key(|slot| slot.type_.in_frame());
+    // Bits of what most frames hold come last, so that masks are small numbers.
+    let held = |slot: &Slot| plan.sites().filter(|&site| plan.landing(site).holds(slot)).count();
+    by_type.sort_by_cached_key(|slot| (slot.type_.in_frame(), held(slot)));
     let common = bytes_of_pushes(&by_type, plan.push_group) + MASK_BYTES + LABEL_BYTES;
     let bytes = bytes_of(&exact, plan.push_group) as f64 - common as f64;
     let cells = (exact.len() * plan.locals.len()).saturating_sub(FREE_CELLS);
