@@ -25,6 +25,11 @@ pub mod verify;
 pub fn wasm_opt(arguments: Vec<OsString>) -> i32 {
     pass::register();
     ir::at_successful_exit(output::finish);
+    // Binaryen only says that it does not know it, and ends the process.
+    for word in arguments.iter().skip(1).filter_map(|word| word.to_str()).filter(|word| options::is_misspelt_pass(word))
+    {
+        eprintln!("{word}: did you mean --{}?", options::PASS_NAME);
+    }
     match output::redirect(arguments).map_err(|e| format!("Fatal: {e}")).and_then(ir::run_wasm_opt) {
         Ok(status) => status,
         Err(message) => {

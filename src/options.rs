@@ -390,6 +390,13 @@ pub fn misspelt(arguments: &[(String, String)]) -> Vec<(String, String)> {
     foreign.filter_map(|(key, _)| Some((key.clone(), usage(meant(key)?)))).collect()
 }
 
+/// Whether a word of the command line looks like the pass's name, but is not.
+pub fn is_misspelt_pass(word: &str) -> bool {
+    let name = word.trim_start_matches('-');
+    let is_option = name.len() < word.len();
+    is_option && word != format!("--{PASS_NAME}") && distance(name, PASS_NAME) <= 3
+}
+
 /// Binaryen gives a pass argument without `@` the value "1".
 fn switch(name: &str, value: &str) -> Result<bool, Error> {
     match value {
@@ -459,6 +466,16 @@ mod tests {
     fn parse(arguments: &[(&str, &str)]) -> Result<Options, Error> {
         let arguments: Vec<_> = arguments.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         Options::parse("", &arguments)
+    }
+
+    #[test]
+    fn a_misspelt_name_of_the_pass_is_noticed() {
+        for word in ["--fork-instrumnt", "--fork_instrument", "-fork-instrument", "--forkinstrument"] {
+            assert!(is_misspelt_pass(word), "{word}");
+        }
+        for word in ["--fork-instrument", "fork-instrumnt", "fork-instrument.wasm", "--asyncify", "--pass-arg", "-o"] {
+            assert!(!is_misspelt_pass(word), "{word}");
+        }
     }
 
     #[test]

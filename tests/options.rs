@@ -74,6 +74,12 @@ impl Session {
 }
 
 #[test]
+fn a_misspelt_name_of_the_pass_is_an_error_that_names_it() {
+    let said = Session::new().run(&["--fork-instrumnt"]).refused();
+    assert!(said.contains("--fork-instrumnt: did you mean --fork-instrument?"), "{said}");
+}
+
+#[test]
 fn without_options_the_fork_path_is_that_of_kernel_fork() {
     let session = Session::new();
     assert_eq!(session.run(&["--fork-instrument"]).succeeded().fork_path(), PATH);
