@@ -277,8 +277,10 @@ pub struct FunctionPlan {
     pub masks: Option<Masks>,
     /// Every site is in one of them.
     pub epilogues: Vec<Epilogue>,
-    /// How many locals the function and its resume function push with one call, at most.
+    /// How many locals the function pushes with one call, at most.
     pub push_group: usize,
+    /// Likewise its resume function.
+    pub resume_push_group: usize,
     /// How its resume function is resumed again whose frame does not fit.
     pub retry: Retry,
     pub captures: Vec<Capture>,

@@ -88,11 +88,22 @@ fn direct_uses(module: Module<'_>) -> impl Iterator<Item = (Name, Name)> {
 /// cheaper than one of an import. In the order of their names.
 fn helpers_of_both(module: Module<'_>, runtime: &Runtime, moved: &HashSet<Name>) -> Vec<Name> {
     let on_the_way: HashSet<Name> = runtime.on_the_way.iter().map(|name| Name::of(name)).collect();
-    let called = direct_uses(module).filter(|(caller, _)| moved.contains(caller)).map(|(_, callee)| callee);
-    let mut called: Vec<Name> =
-        called.filter(|callee| on_the_way.contains(callee) && !moved.contains(callee)).collect();
+    let is_shared = |callee: &Name| on_the_way.contains(callee) && !moved.contains(callee);
+    let mut callees: HashMap<Name, Vec<Name>> = HashMap::new();
+    for (caller, callee) in direct_uses(module).filter(|(_, callee)| is_shared(callee)) {
+        callees.entry(caller).or_default().push(callee);
+    }
+    let mut open: Vec<Name> = moved.iter().copied().collect();
+    let mut called: HashSet<Name> = HashSet::new();
+    while let Some(caller) = open.pop() {
+        for callee in callees.remove(&caller).into_iter().flatten() {
+            if called.insert(callee) {
+                open.push(callee);
+            }
+        }
+    }
+    let mut called: Vec<Name> = called.into_iter().collect();
     called.sort_unstable_by_key(|name| name.text());
-    called.dedup();
     called
 }
 

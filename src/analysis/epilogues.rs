@@ -57,6 +57,9 @@ const MIN_ARM_DEPTH: u32 = 2;
 /// Landings of a function that has arms, at most.
 const MAX_ARMS: usize = 100;
 
+/// Locals of a resume function that calls itself and has a small frame on the engine's stack, which is not to grow.
+const SMALL_FRAME: usize = 16;
+
 /// A slot that some sites' frames hold, on the way to those that come behind it.
 struct Node {
     slot: u32,
@@ -84,7 +87,9 @@ pub fn share(plan: &mut FunctionPlan, tree: &Tree, index: u32) {
         paths.add(mask, site);
     }
     let is_recursive = plan.landings.iter().any(|landing| landing.direct == Some(index));
+    let is_small = plan.locals.len() <= SMALL_FRAME;
     plan.push_group = if is_recursive { SMALL_PUSH_GROUP } else { PUSH_GROUP };
+    plan.resume_push_group = if is_recursive && is_small { SMALL_PUSH_GROUP } else { PUSH_GROUP };
     let exact = paths.into_epilogues(plan);
     let mut by_type = plan.sometimes().to_vec();
     // Bits of what most frames hold come last, so that masks are small numbers.

@@ -18,13 +18,17 @@
 
 use crate::frame::{LAST_GROUP, NO_SITE, POP_GROUPS, PUSH_GROUP};
 use crate::ir::{Expr, Type};
-use crate::plan::{Epilogue, FunctionPlan, InPlace, Site, Slot};
+use crate::plan::{Epilogue, FunctionPlan, InPlace, Retry, Site, Slot};
 use crate::transform::FunctionCx;
 use crate::transform::references::held_value;
 
 /// What a push helper takes or a pop helper gives: a type, whether the mask says for each value if the frame holds it,
 /// and how many values.
 pub type GroupKind = (Type, bool, usize);
+
+/// What ends the frame of a resume function: takes a last group, if there is one, and gives whether the frame did not
+/// fit; or resumes the function again then, and gives what that returns, or else a default value of these results.
+pub type EndKind = (Option<GroupKind>, Option<Type>);
 
 /// One call of a push helper: values of one type, as locals or components of locals that are tuples.
 pub struct PushGroup {
@@ -89,8 +93,8 @@ pub fn push_groups_of(plan: &FunctionPlan) -> Vec<PushGroup> {
 pub fn push_groups_of_resume(plan: &FunctionPlan, pointer: Type) -> Groups {
     let slots = plan.sometimes().iter().map(|&slot| (slot, true));
     let slots = slots.chain(plan.always().iter().map(|&slot| (slot, false)));
-    let most = if plan.push_group < PUSH_GROUP { LAST_GROUP } else { PUSH_GROUP };
-    split_last(group(slots, plan.push_group), pointer, most)
+    let most = if plan.resume_push_group < PUSH_GROUP { LAST_GROUP } else { PUSH_GROUP };
+    split_last(group(slots, plan.resume_push_group), pointer, most)
 }
 
 /// Code that runs the body, and pushes the frame when a test leaves it: gives what the function returns then. When the
@@ -101,18 +105,26 @@ pub fn push_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>, results: Type) ->
     cx.build.call(&cx.runtime.finish_helper(results), &[site, cx.build.i32(cx.plan.number.0)], results)
 }
 
-/// The same in a resume function: gives whether the frame did not fit.
-pub fn push_frame_again<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>) -> Expr<'m> {
+/// The same in a resume function, given whether it was resumed again by what ends it, if that matters. Gives what
+/// [`EndKind`] says.
+pub fn push_frame_again<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>, again: Option<Expr<'m>>) -> Expr<'m> {
     let mut site = enter_epilogue(cx, 0, &leave_in_place(cx, body));
     if let Some(masks) = cx.plan.masks {
         site = cx.select_mask(site, masks);
     }
     let (groups, last) = push_groups_of_resume(cx.plan, cx.runtime.pointer());
-    let helper = cx.runtime.finish_again_helper(last.as_ref().map(PushGroup::kind));
+    let kind = end_of(cx.plan, last.as_ref());
     let mut operands = vec![push(cx, groups, site)];
     operands.extend(last.iter().flat_map(|group| values(cx, group)));
     operands.push(cx.build.i32(cx.plan.number.0));
-    cx.build.call(&helper, &operands, Type::I32)
+    operands.extend(again.filter(|_| kind.1.is_some()));
+    cx.build.call(&cx.runtime.finish_again_helper(kind), &operands, kind.1.unwrap_or(Type::I32))
+}
+
+/// How the frame of a resume function ends.
+pub fn end_of(plan: &FunctionPlan, last: Option<&PushGroup>) -> EndKind {
+    let retries = plan.retry == Retry::Call && !plan.results.has_reference();
+    (last.map(PushGroup::kind), retries.then_some(plan.results))
 }
 
 /// The body, and the blocks of tests in place, which bring the callee's value.

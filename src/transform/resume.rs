@@ -5,10 +5,8 @@
 //!   (local.set $again (global.get $retried))
 //!   (local.set $site (call $pop_header))
 //!   (local.set $b (call $pop_i32))              ;; the frame, in reverse
-//!   (call $retry_i32                            ;; gives a default value
-//!     (call $finish_again_i32x1                 ;; did the frame not fit? then it is resumed again
-//!       (… push the frame, as in $f, around BODY) (local.get $a) (i32.const FUNCTION))
-//!     (local.get $again)))
+//!   (call $finish_or_retry_i32x1._i32           ;; gives a default value; if the frame did not fit, it is resumed again
+//!     (… push the frame, as in $f, around BODY) (local.get $a) (i32.const FUNCTION) (local.get $again)))
 //! ```
 //!
 //! Where the plan says so, there is a loop around all this instead, and a branch back if the frame did not fit.
@@ -85,16 +83,21 @@ pub fn write<'m>(
     code.extend(pop_frame(cx));
     code.extend(references::rebuild(cx, &references, site));
     let results = plan.results;
-    let overflows = push_frame_again(cx, body);
+    let end = push_frame_again(cx, body, again.map(|local| build.local_get(local, Type::I32)));
+    let default = || results.is_concrete().then(|| runtime.default_results(build, results));
     if let Some(again) = again {
-        let operands = [overflows, build.local_get(again, Type::I32)];
-        code.push(build.call(&runtime.retry_helper(results), &operands, results.top()));
+        // What gives references has no name in the text of the helpers.
+        let end = if results.has_reference() {
+            let again = build.local_get(again, Type::I32);
+            build.if_(end, build.call(&runtime.retry_helper(results), &[again], results.top()), default())
+        } else {
+            end
+        };
+        code.push(end);
         resume.set_body(build.block(None, &code, Some(results.top())));
     } else {
-        code.push(build.break_(&start, Some(overflows), None));
-        if results.is_concrete() {
-            code.push(runtime.default_results(build, results));
-        }
+        code.push(build.break_(&start, Some(end), None));
+        code.extend(default());
         resume.set_body(build.loop_(&start, build.block(None, &code, Some(results.top()))));
     }
     references::relax(module, resume, plan);

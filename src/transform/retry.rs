@@ -1,12 +1,11 @@
-//! The call that ends a resume function and, if the frame did not fit, resumes it again.
+//! What resumes a resume function again whose frame did not fit.
 //!
-//! A frame that does not fit a second time is that of the function which this call resumed. Then the call must not be
-//! nested in another: programs may try to fork forever. The function knows by a flag that it took when it was entered, and
-//! returns to the call, which tries again.
+//! A frame that does not fit a second time is that of the function which was resumed again. Then it must not be nested in
+//! another call: programs may try to fork forever. The function knows by a flag that it took when it was entered, and
+//! returns to what resumed it, which tries again.
 //!
 //! ```text
-//! (func $retry_i32 (param $overflows i32) (param $again i32) (result i32)
-//!   (if (i32.eqz (local.get $overflows)) (then (return (i32.const 0))))
+//! (func $retry_i32 (param $again i32) (result i32)
 //!   (if (local.get $again) (then (global.set $retry (i32.const 1)) (return (i32.const 0))))
 //!   (block $done (result i32)
 //!     (loop $tries
@@ -25,7 +24,7 @@ use crate::transform::runtime::Runtime;
 pub fn add(module: Module<'_>, runtime: &Runtime, results: &BTreeSet<Type>) {
     for &results in results {
         let (name, body) = (runtime.retry_helper(results), body(module, runtime, results));
-        module.add_function(&name, Type::pair(Type::I32, Type::I32), results.top(), body);
+        module.add_function(&name, Type::I32, results.top(), body);
     }
 }
 
@@ -36,8 +35,7 @@ fn body<'m>(module: Module<'m>, runtime: &Runtime, results: Type) -> Expr<'m> {
     let (retry, retried) = (runtime.retry_global(), runtime.retried_global());
     let default = || results.is_concrete().then(|| runtime.default_results(build, results));
     let set = |global: &str, value: u32| build.global_set(global, build.i32(value));
-    let fits = build.i32_eqz(build.local_get(0, Type::I32));
-    let again = build.local_get(1, Type::I32);
+    let again = build.local_get(0, Type::I32);
     let give_up = build.block(None, &[set(&retry, 1), build.return_(default())], None);
     let next = runtime.call_next_frame(build, results);
     let is_done = build.i32_eqz(build.global_get(&retry, Type::I32));
@@ -49,10 +47,6 @@ fn body<'m>(module: Module<'m>, runtime: &Runtime, results: Type) -> Expr<'m> {
     }
     tries.push(build.break_(TRIES, None, None));
     let tries = build.loop_(TRIES, build.block(None, &tries, None));
-    let code = [
-        build.if_(fits, build.return_(default()), None),
-        build.if_(again, give_up, None),
-        build.block(Some(DONE), &[tries], Some(results.top())),
-    ];
+    let code = [build.if_(again, give_up, None), build.block(Some(DONE), &[tries], Some(results.top()))];
     build.block(None, &code, Some(results.top()))
 }

@@ -12,7 +12,9 @@ use crate::frame::{FrameLayout, MaskFunctions, WIDE_SITE};
 use crate::ir::{Builder, Expr, GlobalRow, Module, Type};
 use crate::options::Sharing;
 use crate::plan::{FunctionNumber, FunctionPlan, Masks, Retry};
-use crate::transform::epilogue::{GroupKind, PushGroup, pop_groups, push_groups_of, push_groups_of_resume};
+use crate::transform::epilogue::{
+    EndKind, GroupKind, PushGroup, end_of, pop_groups, push_groups_of, push_groups_of_resume,
+};
 use crate::transform::references::ReferenceNeeds;
 use crate::transform::retry;
 
@@ -191,15 +193,16 @@ impl Runtime {
         self.name("drop_again")
     }
 
-    /// Ends a frame that a resume function pushes, with a last group of values if there is one.
-    pub fn finish_again_helper(&self, last: Option<GroupKind>) -> String {
-        match last {
-            Some((type_, _, count)) => self.name(&format!("finish_again_{}x{count}", keyword(type_))),
-            None => self.name("finish_again"),
+    /// Ends a frame that a resume function pushes.
+    pub fn finish_again_helper(&self, (last, results): EndKind) -> String {
+        let last = last.map(|(type_, _, count)| format!("_{}x{count}", keyword(type_))).unwrap_or_default();
+        match results {
+            Some(results) => self.name(&format!("finish_or_retry{last}.{}", self.suffix(results))),
+            None => self.name(&format!("finish_again{last}")),
         }
     }
 
-    /// What a resume function calls when it has pushed its frame, or could not.
+    /// Resumes a function again whose frame did not fit.
     pub fn retry_helper(&self, results: Type) -> String {
         self.name(&format!("retry{}", self.suffix(results)))
     }
@@ -296,8 +299,8 @@ pub struct RuntimeNeeds {
     /// Bytes kept free below the buffer's end: the largest frame.
     pub reserve: u64,
     pushes: BTreeSet<GroupKind>,
-    /// Those that end a frame of a resume function, or nothing.
-    last_pushes: BTreeSet<Option<GroupKind>>,
+    /// What ends the frames of resume functions.
+    ends: BTreeSet<EndKind>,
     pops: BTreeSet<GroupKind>,
     pub masks: MaskFunctions,
     /// Whether a function has its masks in a number.
@@ -355,7 +358,7 @@ impl RuntimeNeeds {
             layout,
             reserve: plans.iter().map(|p| layout.largest_frame(p)).max().unwrap_or(0),
             pushes: BTreeSet::new(),
-            last_pushes: BTreeSet::new(),
+            ends: BTreeSet::new(),
             pops: BTreeSet::new(),
             masks: MaskFunctions::default(),
             has_packed_masks: plans.iter().any(|p| matches!(p.masks, Some(Masks::Packed(..)))),
@@ -372,12 +375,12 @@ impl RuntimeNeeds {
             needs.pushes.extend(push_groups_of(plan).iter().map(PushGroup::kind));
             match plan.results.has_reference() {
                 // What ends those frames ends them as in a resume function.
-                true => needs.last_pushes.insert(None),
+                true => needs.ends.insert((None, None)),
                 false => needs.finishes.insert(plan.results),
             };
             let (groups, last) = push_groups_of_resume(plan, runtime.pointer());
             needs.pushes.extend(groups.iter().map(PushGroup::kind));
-            needs.last_pushes.insert(last.as_ref().map(PushGroup::kind));
+            needs.ends.insert(end_of(plan, last.as_ref()));
             for group in pop_groups(plan) {
                 let components = group.slots[0].type_.components();
                 needs.pops.extend(components.into_iter().map(|t| (t.in_frame(), group.masked, group.size)));
@@ -409,7 +412,8 @@ impl RuntimeNeeds {
         names.extend(self.pop_helpers(runtime, |_| true));
         names.extend(self.header_helpers(runtime));
         names.extend(self.retries(runtime));
-        names.extend([runtime.select_mask_helper(Masks::Packed(0, 0)), runtime.finish_again_helper(None)]);
+        names.extend(self.ends.iter().map(|&kind| runtime.finish_again_helper(kind)));
+        names.push(runtime.select_mask_helper(Masks::Packed(0, 0)));
         names
     }
 
@@ -430,8 +434,8 @@ impl RuntimeNeeds {
     /// Helpers that push, of some kinds.
     fn push_helpers(&self, runtime: &Runtime, is_such: fn(&GroupKind) -> bool) -> Vec<String> {
         let pushes = self.pushes.iter().copied().filter(is_such).map(|kind| runtime.push_helper(kind));
-        let last = self.last_pushes.iter().flatten().copied().filter(is_such);
-        pushes.chain(last.map(|kind| runtime.finish_again_helper(Some(kind)))).collect()
+        let ends = self.ends.iter().filter(|(last, _)| last.as_ref().is_some_and(is_such));
+        pushes.chain(ends.map(|&kind| runtime.finish_again_helper(kind))).collect()
     }
 
     /// Helpers that pop, of some kinds.
@@ -468,9 +472,9 @@ pub fn add<'m>(module: Module<'m>, runtime: &mut Runtime, needs: &RuntimeNeeds) 
     }
     add_global_accessors(module, runtime, needs);
     needs.references.add_tables(module, |base| runtime.name(base));
+    retry::add(module, runtime, &needs.retried);
     let text = Text::new(runtime, needs).module();
     module.merge_text(&text).map_err(|e| Error::Binaryen(format!("the helpers do not parse: {e}")))?;
-    retry::add(module, runtime, &needs.retried);
     for name in [abi::UNWIND_BEGIN, abi::UNWIND_END, abi::REWIND_BEGIN, abi::REWIND_END, abi::STATE] {
         module.export_function(name, &runtime.name(transition(name)));
     }
@@ -507,7 +511,7 @@ pub fn add_reference_finishers(module: Module<'_>, runtime: &Runtime) {
     for &results in &runtime.reference_results {
         let name = runtime.finish_helper(results);
         let arguments = [build.local_get(0, Type::I32), build.local_get(1, Type::I32)];
-        let again = build.call(&runtime.finish_again_helper(None), &arguments, Type::I32);
+        let again = build.call(&runtime.finish_again_helper((None, None)), &arguments, Type::I32);
         let next = runtime.call_next_frame(build, results);
         let params = Type::pair(Type::I32, Type::I32);
         module.add_function(&name, params, results, build.unreachable());

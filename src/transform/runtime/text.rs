@@ -52,8 +52,8 @@ impl<'a> Text<'a> {
         for &kind in &self.needs.pushes {
             self.push(kind);
         }
-        for &last in &self.needs.last_pushes {
-            self.finish_again(last);
+        for &kind in &self.needs.ends {
+            self.finish_again(kind);
         }
         for &kind in &self.needs.pops {
             match kind.2 {
@@ -105,6 +105,10 @@ impl<'a> Text<'a> {
         let line = format!("(import \"\" \"state\" (global {} (mut i32)))", self.id("state"));
         self.line(&line);
         self.out += &asserts::imports(self.runtime);
+        for &results in self.needs.retried.iter().filter(|results| !results.has_reference()) {
+            let name = quoted(&self.runtime.retry_helper(results));
+            self.line(&format!("(import \"\" \"retry\" (func {name} (param i32) {}))", result_clause(results)));
+        }
         if self.runtime.has_drops {
             self.line(&format!("(import \"\" \"drop_again\" (func {}))", self.id("drop_again")));
         }

@@ -5,7 +5,7 @@ use crate::frame::{NO_SITE, WIDE_SITE, slot_size};
 use crate::ir::Type;
 use crate::plan::Masks;
 use crate::transform::asserts::Assertion;
-use crate::transform::epilogue::GroupKind;
+use crate::transform::epilogue::{EndKind, GroupKind};
 use crate::transform::references;
 use crate::transform::runtime::{ResumeTable, keyword, quoted};
 
@@ -152,11 +152,18 @@ impl Text<'_> {
         self.line(&format!("{text}  (local.get $site))"));
     }
 
-    /// The end of an epilogue of a resume function: pushes the header, and says whether the frame did not fit.
-    pub(super) fn finish_again(&mut self, last: Option<GroupKind>) {
-        let name = quoted(&self.runtime.finish_again_helper(last));
-        let start = self.start_finish(&name, last, "(result i32)");
-        self.line(&format!("{start}  {}\n  (i32.const 1))", self.finish_frame("(i32.const 0)")));
+    /// The end of an epilogue of a resume function: pushes the header, and says whether the frame did not fit, or resumes
+    /// the function again then.
+    pub(super) fn finish_again(&mut self, (last, results): EndKind) {
+        let name = quoted(&self.runtime.finish_again_helper((last, results)));
+        let Some(results) = results else {
+            let start = self.start_finish(&name, last, "(result i32)");
+            return self.line(&format!("{start}  {}\n  (i32.const 1))", self.finish_frame("(i32.const 0)")));
+        };
+        let start = self.start_finish(&name, last, &format!("(param $again i32) {}", result_clause(results)));
+        let default: String = results.components().into_iter().map(default_value).collect();
+        let retry = quoted(&self.runtime.retry_helper(results));
+        self.line(&format!("{start}  {}\n  (call {retry} (local.get $again)))", self.finish_frame(&default)));
     }
 
     /// The start of a function that takes the site, the last values of a frame, and the function's number: stores the
