@@ -215,8 +215,11 @@ impl<'m> World<'m> {
     }
 }
 
-/// By its type: a reference to a number, or a number to a reference.
+/// By its type: a reference to a number, or a number to a reference. What calls through a table resumes a function.
 fn translates(body: &Body) -> Option<Reference> {
+    if body.instructions.iter().any(|instruction| matches!(instruction.op, Op::CallIndirect { .. })) {
+        return None;
+    }
     let is_reference = |t: Type| t.components().len() == 1 && t.hierarchy() != Hierarchy::None;
     match body.locals[..body.params as usize] {
         [value] if is_reference(value) && body.results == Type::I32 => Some(Reference::Encode),

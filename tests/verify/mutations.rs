@@ -286,7 +286,7 @@ mutations! {
 
 /// Whether a helper takes it for a frame: in a resume function, where the frame ends, too.
 fn is_pushed(parent: Option<Expr<'_>>) -> bool {
-    parent.is_some_and(|p| calls(p, ".push_") || calls(p, ".finish_again"))
+    parent.is_some_and(|p| [".push_", ".finish_again", ".finish_or_retry"].iter().any(|name| calls(p, name)))
 }
 
 /// Pushes zero instead of the first of the last values.
