@@ -281,6 +281,8 @@ pub struct FunctionPlan {
     pub push_group: usize,
     /// Likewise its resume function.
     pub resume_push_group: usize,
+    /// How many locals what ends a frame of the resume function takes, at most.
+    pub resume_last_group: usize,
     /// How its resume function is resumed again whose frame does not fit.
     pub retry: Retry,
     pub captures: Vec<Capture>,

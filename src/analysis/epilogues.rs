@@ -57,7 +57,8 @@ const MIN_ARM_DEPTH: u32 = 2;
 /// Landings of a function that has arms, at most.
 const MAX_ARMS: usize = 100;
 
-/// Locals of a resume function that calls itself and has a small frame on the engine's stack, which is not to grow.
+/// Locals, at most, of functions that call themselves whose resume functions have small frames on the engine's stack, which
+/// are not to grow.
 const SMALL_FRAME: usize = 16;
 
 /// A slot that some sites' frames hold, on the way to those that come behind it.

@@ -178,6 +178,7 @@ impl Tree {
             retry: Retry::Loop,
             push_group: PUSH_GROUP,
             resume_push_group: PUSH_GROUP,
+            resume_last_group: PUSH_GROUP,
             captures: Vec::new(),
             rebuilds: Vec::new(),
             joined: self.joined.iter().map(|&(row, site)| (row.0, site)).collect(),

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 
 use crate::analysis::fork_path::{ForkPath, kind};
 use crate::analysis::regions::Tree;
+use crate::frame::{LAST_GROUP, PUSH_GROUP};
 use crate::ir::{Kind, Name};
 use crate::plan::{FunctionPlan, RegionKind, Retry, Site};
 
@@ -18,6 +19,9 @@ const TABLE: usize = 2;
 const IMPORT: usize = 2;
 /// What a loop may keep, less than this.
 const TOO_MANY: usize = 3;
+
+/// Locals of functions whose resume functions have the smallest frames on the engine's stack, at most.
+const SMALL_FRAME: usize = 8;
 
 /// `separate`: resume functions come into a module of their own, which imports what they call.
 pub fn choose(plan: &mut FunctionPlan, tree: &Tree, path: &ForkPath, separate: bool) {
@@ -45,6 +49,10 @@ pub fn choose(plan: &mut FunctionPlan, tree: &Tree, path: &ForkPath, separate: b
     }
     let kept = memory + table + IMPORT * imports.len();
     plan.retry = if kept < TOO_MANY { Retry::Loop } else { Retry::Call };
+    let is_small = plan.locals.len() <= SMALL_FRAME || plan.resume_push_group < PUSH_GROUP;
+    // The flag is passed, too.
+    let in_registers = LAST_GROUP - usize::from(plan.retry == Retry::Call);
+    plan.resume_last_group = if is_small { in_registers } else { PUSH_GROUP };
 }
 
 /// By site, whether the resume function never calls the callee itself: no way leads to the landing but rewinding.

@@ -16,7 +16,7 @@
 //! In a resume function, what ends the frame also takes its last values. V8 optimises functions that end frames so more
 //! slowly.
 
-use crate::frame::{LAST_GROUP, NO_SITE, POP_GROUPS, PUSH_GROUP};
+use crate::frame::{NO_SITE, POP_GROUPS};
 use crate::ir::{Expr, Type};
 use crate::plan::{Epilogue, FunctionPlan, InPlace, Retry, Site, Slot};
 use crate::transform::FunctionCx;
@@ -93,8 +93,7 @@ pub fn push_groups_of(plan: &FunctionPlan) -> Vec<PushGroup> {
 pub fn push_groups_of_resume(plan: &FunctionPlan, pointer: Type) -> Groups {
     let slots = plan.sometimes().iter().map(|&slot| (slot, true));
     let slots = slots.chain(plan.always().iter().map(|&slot| (slot, false)));
-    let most = if plan.resume_push_group < PUSH_GROUP { LAST_GROUP } else { PUSH_GROUP };
-    split_last(group(slots, plan.resume_push_group), pointer, most)
+    split_last(group(slots, plan.resume_push_group), pointer, plan.resume_last_group)
 }
 
 /// Code that runs the body, and pushes the frame when a test leaves it: gives what the function returns then. When the
