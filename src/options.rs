@@ -392,6 +392,7 @@ pub fn misspelt(arguments: &[(String, String)]) -> Vec<(String, String)> {
 
 /// Whether a word of the command line looks like the pass's name, but is not.
 pub fn is_misspelt_pass(word: &str) -> bool {
+    let word = word.split_once('=').map_or(word, |(name, _)| name);
     let name = word.trim_start_matches('-');
     let is_option = name.len() < word.len();
     is_option && word != format!("--{PASS_NAME}") && distance(name, PASS_NAME) <= 3
@@ -470,10 +471,18 @@ mod tests {
 
     #[test]
     fn a_misspelt_name_of_the_pass_is_noticed() {
-        for word in ["--fork-instrumnt", "--fork_instrument", "-fork-instrument", "--forkinstrument"] {
+        for word in ["--fork-instrumnt", "--fork_instrument=kernel.fork", "-fork-instrument", "--forkinstrument"] {
             assert!(is_misspelt_pass(word), "{word}");
         }
-        for word in ["--fork-instrument", "fork-instrumnt", "fork-instrument.wasm", "--asyncify", "--pass-arg", "-o"] {
+        for word in [
+            "--fork-instrument",
+            "--fork-instrument=*",
+            "fork-instrumnt",
+            "fork-instrument.wasm",
+            "--asyncify",
+            "--pass-arg",
+            "-o",
+        ] {
             assert!(!is_misspelt_pass(word), "{word}");
         }
     }

@@ -418,8 +418,13 @@ impl RuntimeNeeds {
     }
 
     /// Helpers that pop the header of a frame.
-    fn header_helpers(&self, runtime: &Runtime) -> [String; 3] {
-        [runtime.pop_header_helper(), runtime.pop_packed_helper(), runtime.pop_function_helper()]
+    fn header_helpers(&self, runtime: &Runtime) -> Vec<String> {
+        let helpers = [
+            (self.sites.several, runtime.pop_header_helper()),
+            (self.has_packed_masks, runtime.pop_packed_helper()),
+            (self.sites.single, runtime.pop_function_helper()),
+        ];
+        helpers.into_iter().filter(|(is_there, _)| *is_there).map(|(_, name)| name).collect()
     }
 
     fn retries(&self, runtime: &Runtime) -> Vec<String> {

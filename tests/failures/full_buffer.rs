@@ -108,6 +108,27 @@ fn a_buffer_without_bound_ends_at_the_last_address_of_a_full_32_bit_memory() {
 }
 
 #[test]
+fn a_buffer_without_bound_at_the_end_of_a_full_32_bit_memory_does_not_wrap_around() {
+    // The innermost frame is the largest, so that it can end where the memory does.
+    let program = RECURSION_BY_TABLE.replace(r#"(memory (export "memory") 1)"#, r#"(memory (export "memory") 65536)"#);
+    let mut guest = Guest::new(&engine(STACK), &instrument(&program, &[]));
+    let mut made = 0;
+    for size in 8..=2 * ENOUGH {
+        // Its end is 2^32, which the module reads as no bound.
+        let buffer = Buffer { address: (1 << 32) - size, size, wide: false };
+        guest.write(0, &[0; 256]);
+        let host = guest.store.data_mut();
+        (host.buffer, host.forks, host.answer, host.failures) = (buffer, true, 5, 0);
+        let result = guest.unwind(1).unwrap_or_else(|| guest.rewind().expect("it is all there"));
+        let failures = guest.store.data().failures;
+        assert_eq!(result, sum(1, if failures > 0 { FAILED } else { 5 }), "{size} bytes");
+        assert!(guest.read(0, 256).iter().all(|&b| b == 0), "{size} bytes: the bottom of the memory was written");
+        made += u64::from(failures == 0);
+    }
+    assert!(made > 0 && made < 2 * ENOUGH - 40, "{made} forks were made");
+}
+
+#[test]
 fn a_buffer_can_end_where_a_64_bit_memory_ends() {
     let mut guest = guest("i64 2", &[]);
     let (failed, made) = at_every_size_below(&mut guest, 2 * 65536, true);

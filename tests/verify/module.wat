@@ -1,6 +1,7 @@
 ;; What the mutations are applied to: one function for each thing that can go wrong.
 (module
   (type $unary (func (param i32) (result i32)))
+  (type $box (struct (field i32)))
   (import "kernel" "kernel_fork" (func $fork (param i32) (result i32)))
   (import "env" "note" (func $note (param i32)))
   (memory (export "memory") 1)
@@ -102,6 +103,13 @@
     (local.set $h (call $leaf (local.get $n)))
     (local.set $i (call $leaf (local.get $n)))
     (i32.add (i32.add (i32.add (i32.add (i32.add (i32.add (i32.add (i32.add (local.get $a) (local.get $b)) (local.get $c)) (local.get $d)) (local.get $e)) (local.get $f)) (local.get $g)) (local.get $h)) (local.get $i)))
+
+  ;; Returns a reference.
+  (func $boxed (param $n i32) (result (ref null $box))
+    (call $note (local.get $n))
+    (drop (call $leaf (local.get $n)))
+    (i32.store (i32.const 0) (local.get $n))
+    (struct.new $box (local.get $n)))
 
   (func $run (export "run") (result i32)
     (call $loop (i32.const 2))

@@ -271,6 +271,12 @@ mutations! {
             let retry = code.find(|f| f.expr.kind() == Kind::GlobalGet && !f.is_in(Kind::Call));
             code.replace(retry, code.build.i32(0));
         };
+    a_reference_of_what_does_not_fit_twice_is_returned: "boxed", "does not fit",
+        |module| {
+            let code = Code::of(module, "fork.retry_refs0");
+            let retry = code.find(|f| f.expr.kind() == Kind::GlobalGet && !f.is_in(Kind::Call));
+            code.replace(retry, code.build.i32(0));
+        };
     the_flag_of_what_is_resumed_again_stays: "leaf", "does not fit",
         |module| {
             let code = Code::of(module, "fork.pop_function");

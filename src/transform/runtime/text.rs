@@ -210,16 +210,11 @@ impl<'a> Text<'a> {
         let layout = self.runtime.layout();
         let (offsets, frames) = self.global_offsets();
         let reserve = self.reserve();
-        // `end` less one is right where there is no bound, too. Where modules share the reserve, a byte of it more is kept.
-        let (needed, limit_value) = match self.runtime.sharing {
-            Sharing::None => (
-                format!("({ptr}.const {})", frames + self.needs.reserve - 1),
-                format!("({ptr}.sub (local.get $last) ({ptr}.const {}))", self.needs.reserve as i64 - 1),
-            ),
-            _ => (
-                format!("({ptr}.add ({ptr}.const {frames}) {reserve})"),
-                format!("({ptr}.sub (local.get $last) {reserve})"),
-            ),
+        // `end` less one is right where there is no bound, too. A byte in front of it is kept: frames that ended at the end
+        // of the address space would have the position 0.
+        let needed = match self.runtime.sharing {
+            Sharing::None => format!("({ptr}.const {})", frames + self.needs.reserve),
+            _ => format!("({ptr}.add ({ptr}.const {frames}) {reserve})"),
         };
         let (frames_id, has_frames) = (self.id("frames"), self.has_frames_global());
         let set_frames =
@@ -275,7 +270,7 @@ impl<'a> Text<'a> {
   (if (i32.or ({ptr}.lt_u (local.get $last) (local.get $buffer))
       ({ptr}.lt_u ({ptr}.sub (local.get $last) (local.get $buffer)) {needed}))
     (then (return)))
-  (global.set {limit} {limit_value})
+  (global.set {limit} ({ptr}.sub (local.get $last) {reserve}))
   {reset}(global.set {position} ({ptr}.add (local.get $buffer) ({ptr}.const {frames})))
   ({ptr}.store {memory} offset={position_offset} align=1 (local.get $buffer) (global.get {position}))
   {save}
@@ -395,7 +390,7 @@ impl<'a> Text<'a> {
     }
 
     /// At the start of what resume functions begin with, if the program's code can call these.
-    /// What helpers do first that pop the header of a frame.
+    /// What helpers do first that pop the header of a frame: what is resumed next was not resumed again.
     fn start_header(&self) -> String {
         let retried = match self.needs.has_retries() {
             true => format!("(global.set {} (i32.const 0))\n  ", quoted(&self.runtime.retried_global())),

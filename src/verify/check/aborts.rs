@@ -78,9 +78,8 @@ impl<'m> Checker<'_, 'm> {
             _ => return Err(Problem::NoAbort),
         }
         let stop = self.overflow(site, unwound, &mut again, stop)?;
-        if stop != Stop::Return || self.plan.results.has_reference() {
-            // What is returned is a reference that only the function itself can make.
-            return if stop == Stop::Return { Ok(()) } else { Err(Problem::NoAbort) };
+        if stop != Stop::Return {
+            return Err(Problem::NoAbort);
         }
         caller.state = again.state;
         let stop = caller.give(Value::Unknown);
