@@ -266,17 +266,9 @@ mutations! {
             code.replace(*gets.last().expect("a flag says whether it was resumed again"), code.build.i32(0));
         };
     what_does_not_fit_twice_is_not_resumed_again: "leaf", "does not fit",
-        |module| {
-            let code = Code::of(module, "fork.retry_i32");
-            let retry = code.find(|f| f.expr.kind() == Kind::GlobalGet && !f.is_in(Kind::Call));
-            code.replace(retry, code.build.i32(0));
-        };
+        |module| forget_to_retry(module, "fork.retry_i32");
     a_reference_of_what_does_not_fit_twice_is_returned: "boxed", "does not fit",
-        |module| {
-            let code = Code::of(module, "fork.retry_refs0");
-            let retry = code.find(|f| f.expr.kind() == Kind::GlobalGet && !f.is_in(Kind::Call));
-            code.replace(retry, code.build.i32(0));
-        };
+        |module| forget_to_retry(module, "fork.retry_refs0");
     the_flag_of_what_is_resumed_again_stays: "leaf", "does not fit",
         |module| {
             let code = Code::of(module, "fork.pop_function");
@@ -288,6 +280,13 @@ mutations! {
             let code = Code::of(module, "fork.unwind_begin");
             code.function.set_body(code.build.nop());
         };
+}
+
+/// Takes what a function returns whose frame did not fit for its result.
+fn forget_to_retry(module: Module<'_>, helper: &str) {
+    let code = Code::of(module, helper);
+    let retry = code.find(|f| f.expr.kind() == Kind::GlobalGet && !f.is_in(Kind::Call));
+    code.replace(retry, code.build.i32(0));
 }
 
 /// Whether a helper takes it for a frame: in a resume function, where the frame ends, too.
