@@ -5,7 +5,7 @@
 //!   (local.set $again (global.get $retried))
 //!   (local.set $site (call $pop_header))
 //!   (local.set $b (call $pop_i32))              ;; the frame, in reverse
-//!   (call $finish_or_retry_i32x1._i32           ;; gives a default value; if the frame did not fit, it is resumed again
+//!   (call $finish_or_retry_i32x1_i32            ;; gives a default value; if the frame did not fit, it is resumed again
 //!     (… push the frame, as in $f, around BODY) (local.get $a) (i32.const FUNCTION) (local.get $again)))
 //! ```
 //!

@@ -197,7 +197,7 @@ impl Runtime {
     pub fn finish_again_helper(&self, (last, results): EndKind) -> String {
         let last = last.map(|(type_, _, count)| format!("_{}x{count}", keyword(type_))).unwrap_or_default();
         match results {
-            Some(results) => self.name(&format!("finish_or_retry{last}.{}", self.suffix(results))),
+            Some(results) => self.name(&format!("finish_or_retry{last}{}", self.suffix(results))),
             None => self.name(&format!("finish_again{last}")),
         }
     }

@@ -249,11 +249,7 @@ mutations! {
             code.replace(call, code.build.call("other", &[code.build.local_get(0, Type::I32)], Type::I32));
         };
     an_export_without_a_wrapper_does_not_resume: "run", "the export run does not resume the outermost frame",
-        |module| {
-            let code = Code::of(module, "run");
-            let guard = code.find(|f| f.expr.kind() == Kind::If);
-            code.replace(guard, code.build.nop());
-        };
+        |module| drop_first(module, "run", Kind::If);
     a_frame_that_does_not_fit_is_not_resumed_again: "leaf", "does not fit",
         |module| {
             let code = Code::of(module, "fork.retry_i32");
@@ -270,16 +266,19 @@ mutations! {
     a_reference_of_what_does_not_fit_twice_is_returned: "boxed", "does not fit",
         |module| forget_to_retry(module, "fork.retry_refs0");
     the_flag_of_what_is_resumed_again_stays: "leaf", "does not fit",
-        |module| {
-            let code = Code::of(module, "fork.pop_function");
-            let set = code.find(|f| f.expr.kind() == Kind::GlobalSet);
-            code.replace(set, code.build.nop());
-        };
+        |module| drop_first(module, "fork.pop_function", Kind::GlobalSet);
     a_transition_does_nothing: "of the module", "the transition wpk_fork_unwind_begin",
         |module| {
             let code = Code::of(module, "fork.unwind_begin");
             code.function.set_body(code.build.nop());
         };
+}
+
+/// Takes the first expression of a kind out of a function; it gives nothing.
+fn drop_first(module: Module<'_>, function: &str, kind: Kind) {
+    let code = Code::of(module, function);
+    let first = code.find(|f| f.expr.kind() == kind);
+    code.replace(first, code.build.nop());
 }
 
 /// Takes what a function returns whose frame did not fit for its result.
