@@ -10,7 +10,7 @@ REFERENCES := $(TARGET)/snapshot-references
 # One profile, and always the whole workspace, so that what all of these depend on is built once.
 CARGO_ALL := --release --workspace
 
-.PHONY: help setup tools build demo test check test-rust test-node test-demo test-programs test-some-programs test-published \
+.PHONY: help setup tools build demo test check test-rust test-node test-demo test-programs test-some-programs test-published test-shell \
 	test-large test-sizes test-profiles bench fuzz sanitize clean distclean
 
 help:
@@ -78,6 +78,10 @@ test-programs: tools build
 # A compiler, language runtimes and a database as they are published, on V8: 300 MB are downloaded.
 test-published: tools build
 	scripts/test-published
+
+# A shell, dash: its source comes with `apt-get source`.
+test-shell: tools build
+	scripts/test-shell
 
 # A function of 200 MB and a million functions: some minutes, and up to 16 GB of memory.
 test-large: build
