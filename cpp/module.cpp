@@ -112,9 +112,25 @@ rust::Vec<TableRow> list_tables(const Module& module) {
 
 rust::Vec<Reference> list_references(Module& module) {
   rust::Vec<Reference> rows;
-  auto add = [&](Expression* expression, Name table) {
+  // The globals that what a table starts with reads, and those that their values read.
+  std::unordered_map<Name, std::unordered_set<Name>> read;
+  std::function<void(Expression*, Name)> add = [&](Expression* expression, Name table) {
     for (auto* ref : FindAll<RefFunc>(expression).list) {
       rows.push_back({as_number(table), as_number(ref->func)});
+    }
+    if (!table) {
+      return;
+    }
+    for (auto* get : FindAll<GlobalGet>(expression).list) {
+      auto* global = module.getGlobal(get->name);
+      if (!global->type.isRef() || !read[table].insert(global->name).second) {
+        continue;
+      }
+      if (global->imported()) {
+        rows.push_back({as_number(table), as_number(Name())});
+      } else {
+        add(global->init, table);
+      }
     }
   };
   for (auto& segment : module.elementSegments) {

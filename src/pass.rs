@@ -151,7 +151,7 @@ fn check_entries(module: Module<'_>, options: &Options) -> Result<(), Error> {
 fn replace_entry_references(module: Module<'_>, options: &Options) -> Vec<CallSite> {
     let is_entry = |f: &FunctionImport| options.entry.iter().any(|p| p.matches(&f.path));
     let calls = module.calls();
-    let mut used: HashSet<Name> = module.references().iter().map(|r| r.function()).collect();
+    let mut used: HashSet<Name> = module.references().iter().filter_map(|r| r.function()).collect();
     used.extend(module.exports().iter().filter(|e| e.kind == 0).map(|e| Name::of(&e.item)));
     let is_use = |c: &&CallSite| c.kind == kind::REF_FUNC || c.kind == kind::CALL && c.is_return;
     used.extend(calls.iter().filter(is_use).filter_map(|c| c.target()));

@@ -113,7 +113,7 @@ fn helpers_used_only_by(module: Module<'_>, runtime: &Runtime, moved: &HashSet<N
     for (caller, callee) in direct_uses(module) {
         callers.entry(callee).or_default().push(caller);
     }
-    let mut referenced: HashSet<Name> = module.references().iter().map(|r| r.function()).collect();
+    let mut referenced: HashSet<Name> = module.references().iter().filter_map(|r| r.function()).collect();
     referenced.extend(module.exports().iter().filter(|e| e.kind == 0).map(|e| Name::of(&e.item)));
     let mut rest: Vec<Name> = module.functions().iter().map(|f| f.name()).collect();
     rest.retain(|n| !moved.contains(n) && !referenced.contains(n) && runtime.is_ours(&n.text()));

@@ -118,14 +118,18 @@ impl ForkPath {
     fn find_references(&mut self, module: Module<'_>, calls: &[CallSite]) {
         let mut referenced: HashSet<u32> = HashSet::new();
         let mut in_table: HashMap<Name, HashSet<u32>> = HashMap::new();
+        let mut open: HashSet<Name> = HashSet::new();
         for reference in module.references() {
-            let function = self.index[&reference.function()];
+            let Some(function) = reference.function() else {
+                open.extend(reference.table());
+                continue;
+            };
+            let function = self.index[&function];
             referenced.insert(function);
             if let Some(table) = reference.table() {
                 in_table.entry(table).or_default().insert(function);
             }
         }
-        let mut open: HashSet<Name> = HashSet::new();
         for call in calls {
             match (call.kind, call.target()) {
                 (kind::REF_FUNC, Some(function)) => drop(referenced.insert(self.index[&function])),

@@ -38,8 +38,9 @@ impl Reference {
         Name::from_number(self.table)
     }
 
-    pub fn function(&self) -> Name {
-        Name(self.function)
+    /// None for whatever an imported global holds.
+    pub fn function(&self) -> Option<Name> {
+        Name::from_number(self.function)
     }
 }
 

@@ -113,7 +113,8 @@ pub mod bridge {
         kind: String,
     }
 
-    /// A function named by an element segment, or by an initializer (then with no table: 0).
+    /// A function named by an element segment, or by an initializer (then with no table: 0). No function: what an imported
+    /// global holds.
     #[derive(Clone, Copy)]
     struct Reference {
         table: usize,
