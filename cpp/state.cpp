@@ -10,6 +10,32 @@ namespace fork_instrument {
 
 using namespace wasm;
 
+namespace {
+
+// Whether the start function runs at no other time.
+bool starts_only(Module& module) {
+  struct Finder : public PostWalker<Finder> {
+    Name start;
+    bool found = false;
+    void visitCall(Call* curr) { found |= curr->target == start; }
+    void visitRefFunc(RefFunc* curr) { found |= curr->func == start; }
+  };
+  Finder finder;
+  finder.start = module.start;
+  for (auto& func : module.functions) {
+    if (!func->imported()) {
+      finder.walk(func->body);
+    }
+  }
+  finder.walkModuleCode(&module);
+  auto is_start = [&](auto& exported) {
+    return exported->kind == ExternalKind::Function && *exported->getInternalName() == module.start;
+  };
+  return !finder.found && !std::any_of(module.exports.begin(), module.exports.end(), is_start);
+}
+
+} // namespace
+
 rust::Vec<SegmentRow> list_dropped_segments(Module& module) {
   // In order of the module.
   std::unordered_set<Name> data, elements;
@@ -20,8 +46,9 @@ rust::Vec<SegmentRow> list_dropped_segments(Module& module) {
     void visitElemDrop(ElemDrop* curr) { elements.insert(curr->segment); }
   };
   Collector collector(data, elements);
+  bool is_repeated = module.start && starts_only(module);
   for (auto& func : module.functions) {
-    if (!func->imported() && func->name != module.start) {
+    if (!func->imported() && !(is_repeated && func->name == module.start)) {
       collector.walk(func->body);
     }
   }
