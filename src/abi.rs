@@ -31,11 +31,20 @@ pub const COPY_TABLE: &str = "wpk_fork_copy_table_";
 pub const MEMORY: &str = "wpk_fork_memory";
 /// Gives the code of the assertion that failed, 0 for none.
 pub const ASSERT: &str = "wpk_fork_assert";
+/// How the names begin of functions that trap for a reason.
+pub const ASSERTION: &str = "wpk_fork.";
 
 /// Where side modules of dynamic linking import what they share with the main module.
 pub const LINKING_MODULE: &str = "env";
 /// Prefix of the names of shared globals, and of the shared resume table.
 pub const LINKING_PREFIX: &str = "__wpk_fork_";
+
+/// Whether the pass may add an export of this name.
+pub fn is_export(name: &str) -> bool {
+    let names = [UNWIND_BEGIN, UNWIND_END, REWIND_BEGIN, REWIND_END, STATE, RESUME, MEMORY, ASSERT];
+    let prefixes = ["wpk_fork_resume_", RESUME_TABLE, REFS, COPY_MEMORY, COPY_TABLE, ASSERTION, LINKING_PREFIX];
+    names.contains(&name) || prefixes.iter().any(|prefix| name.starts_with(prefix))
+}
 
 /// States of an instrumented module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -12,14 +12,23 @@ pub enum Error {
     BadOption { argument: String, problem: String },
     #[error("this module is already instrumented (it has a custom section \"{0}\"): instrument the original instead")]
     AlreadyInstrumented(&'static str),
+    #[error(
+        "this module has the resume functions of another (it imports from \"{0}\"): instrument the program's own module, before \
+         the pass splits it"
+    )]
+    ResumeModule(&'static str),
     #[error("the module has an export \"{0}\", a name that hosts drive forks by: rename that export")]
     ExportTaken(String),
-    #[error("the module has no memory to save frames in: link it with a memory, or add one")]
+    #[error(
+        "the module has no memory to save frames in: link it with a memory, or give the frames one of their own with \
+         --pass-arg=fork-instrument-in-secondary-memory"
+    )]
     NoMemory,
     #[error(
-        "the module has {0} memories: name the one that holds the frames with --pass-arg=fork-instrument-memory@NAME"
+        "the module has several memories ({0}): name the one that holds the frames with \
+         --pass-arg=fork-instrument-memory@NAME"
     )]
-    SeveralMemories(usize),
+    SeveralMemories(String),
     #[error("--pass-arg=fork-instrument-memory@{0}: there is no such memory; the memories are {1}")]
     UnknownMemory(String, String),
     #[error(
@@ -71,9 +80,15 @@ pub enum Error {
     )]
     LandingInLegacyCatch { function: String, call: String },
     #[error(
-        "the mutable global {0} holds a reference, which memory cannot: nothing may write it, or import it from the host"
+        "the mutable global {0} holds a reference, which memory cannot: nothing may write it, or import it from the host, or keep \
+         such references in tables with --pass-arg=fork-instrument-refs@tables, for a host that carries these over"
     )]
     ReferenceGlobal(String),
+    #[error(
+        "the mutable global {0} holds a reference that can be kept neither in memory nor in tables: nothing may write it, or import \
+         it from the host"
+    )]
+    UnkeepableGlobal(String),
     #[error(
         "the global {0} holds an object that the program changes, or compares with others that a child gets copies of, and \
          memory cannot hold it: keep such objects in tables with --pass-arg=fork-instrument-refs@tables, for a host that \
@@ -97,10 +112,20 @@ pub enum Error {
     )]
     NoTableForSeparate,
     #[error(
-        "the resume functions cannot be in a module of their own without mutable globals in exports: enable the feature \
-         mutable-globals, or leave out --pass-arg=fork-instrument-resume"
+        "{0} needs mutable globals in exports and imports: pass --enable-mutable-globals if the engine has it, or leave out \
+         that option"
     )]
-    NoMutableGlobals,
+    NoMutableGlobals(&'static str),
+    #[error(
+        "function {function} has {count} calls in which it can be suspended, and frames can tell {most} apart: split it, compile it \
+         with less inlining, or take it off the fork path with --pass-arg=fork-instrument-removelist@{function}"
+    )]
+    TooManyLandings { function: String, count: usize, most: usize },
+    #[error(
+        "the module has {count} functions that can be suspended, and without reference types {most} can be told apart: pass \
+         --enable-reference-types if the engine has it"
+    )]
+    TooManyFunctions { count: usize, most: usize },
     #[error("the output is not what was planned ({0}): this is a defect of the pass, please report it with the module")]
     Violation(Box<Violation>),
     #[error("{0}")]

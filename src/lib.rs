@@ -12,6 +12,7 @@ pub mod analysis;
 pub mod error;
 pub mod frame;
 pub mod ir;
+pub mod limits;
 pub mod options;
 pub mod output;
 pub mod pass;

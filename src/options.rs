@@ -293,6 +293,7 @@ impl Options {
             }
             // An argument without `@`; a file of that name can be written ./1.
             "resume" if value == "1" => return Err(missing(name)),
+            "resume" if value == "-" => return Err(bad(name, value, "the second module needs a file of its own")),
             "resume" => self.resume = Some(non_empty(name, value)?),
             "refs" => {
                 self.refs = match value {
@@ -327,7 +328,7 @@ pub fn description() -> String {
     text + ")"
 }
 
-fn bad(name: &str, value: &str, problem: &str) -> Error {
+pub fn bad(name: &str, value: &str, problem: &str) -> Error {
     let value = if value.is_empty() { String::new() } else { format!("@{value}") };
     Error::BadOption { argument: format!("{PREFIX}{name}{value}"), problem: problem.into() }
 }

@@ -12,6 +12,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use crate::limits;
+
 /// Where a finished file goes, and where its bytes are.
 struct Output {
     destination: PathBuf,
@@ -33,10 +35,12 @@ struct Outputs {
     text: bool,
     /// Whether the pipeline runs until nothing changes.
     converges: bool,
+    /// Whether binaries that engines do not take are refused.
+    limited: bool,
 }
 
 static OUTPUTS: Mutex<Outputs> =
-    Mutex::new(Outputs { files: Vec::new(), has_main: false, text: false, converges: false });
+    Mutex::new(Outputs { files: Vec::new(), has_main: false, text: false, converges: false, limited: false });
 
 fn outputs() -> std::sync::MutexGuard<'static, Outputs> {
     OUTPUTS.lock().unwrap_or_else(|e| e.into_inner())
@@ -94,13 +98,13 @@ fn redirect_file(destination: &Path) -> Result<String, String> {
     let refuse = |e: io::Error| format!("Failed opening output file '{}': {e}", destination.display());
     let destination = match fs::metadata(destination) {
         Ok(metadata) if metadata.is_dir() => return Err(refuse(io::Error::from(io::ErrorKind::IsADirectory))),
-        Ok(metadata) => {
-            File::options().append(true).open(destination).map_err(refuse)?;
-            // What a link points to takes the new content; pipes and devices are written to as they are.
-            if metadata.is_file() { fs::canonicalize(destination).map_err(refuse)? } else { destination.to_path_buf() }
+        // Opening a pipe and closing it again would be its end for whoever reads it.
+        Ok(_) => {
+            rustix::fs::access(destination, rustix::fs::Access::WRITE_OK).map_err(|e| refuse(e.into()))?;
+            resolve(destination)
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let target = follow_links(destination);
+            let target = resolve(destination);
             if !folder_of(&target).is_dir() {
                 return Err(refuse(e));
             }
@@ -114,6 +118,22 @@ fn redirect_file(destination: &Path) -> Result<String, String> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     outputs().files.push(Output { destination, bytes: Bytes::File(file) });
     Ok(path)
+}
+
+/// The one path of a file, whether there is one or not: what a link points to takes the new content. Pipes and devices are
+/// written to as they are.
+fn resolve(path: &Path) -> PathBuf {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()),
+        Ok(_) => path.to_path_buf(),
+        Err(_) => {
+            let target = follow_links(path);
+            match (fs::canonicalize(folder_of(&target)), target.file_name()) {
+                (Ok(folder), Some(name)) => folder.join(name),
+                _ => target,
+            }
+        }
+    }
 }
 
 /// Where a chain of symbolic links ends, whether there is something or not.
@@ -146,11 +166,24 @@ pub fn converges() -> bool {
     outputs().converges
 }
 
-/// Adds a file that is written if, and only if, the main output is.
-pub fn add(destination: PathBuf, bytes: Vec<u8>) {
+/// Whether Binaryen writes to this file, too.
+pub fn is_taken(destination: &Path) -> bool {
+    let destination = resolve(destination);
+    let is_it = |o: &Output| o.destination == destination && matches!(o.bytes, Bytes::File(_));
+    outputs().files.iter().any(is_it)
+}
+
+/// Adds a file that is written if, and only if, the main output is; instead of one that was added before.
+pub fn add(destination: &Path, bytes: Vec<u8>) {
+    let destination = resolve(destination);
     let mut outputs = outputs();
-    outputs.files.retain(|o| o.destination != destination);
+    outputs.files.retain(|o| o.destination != destination || matches!(o.bytes, Bytes::File(_)));
     outputs.files.push(Output { destination, bytes: Bytes::Memory(bytes) });
+}
+
+/// From now on, outputs are refused that are beyond the [`crate::limits`] of engines.
+pub fn limit() {
+    outputs().limited = true;
 }
 
 /// Puts all outputs in their places. An error names the file; those not yet in place are left as they were.
@@ -160,9 +193,18 @@ pub fn finish() -> Result<(), String> {
         return Ok(());
     }
     let mut ready = Vec::new();
+    let limited = outputs.limited;
     for output in std::mem::take(&mut outputs.files) {
         let name = output.destination.display().to_string();
-        let prepared = prepare(output).map_err(|e| format!("Failed writing output file '{name}': {e}"))?;
+        let Some((destination, bytes)) =
+            read(output).map_err(|e| format!("Failed writing output file '{name}': {e}"))?
+        else {
+            continue;
+        };
+        if limited && let Some(problem) = limits::exceeded(&bytes) {
+            return Err(format!("--fork-instrument: {problem}"));
+        }
+        let prepared = prepare(destination, &bytes).map_err(|e| format!("Failed writing output file '{name}': {e}"))?;
         ready.extend(prepared.map(|p| (name, p)));
     }
     for (name, (file, destination)) in ready {
@@ -171,8 +213,8 @@ pub fn finish() -> Result<(), String> {
     Ok(())
 }
 
-/// Writes an output to a temporary file beside its destination; directly if that is no regular file.
-fn prepare(output: Output) -> io::Result<Option<(tempfile::NamedTempFile, PathBuf)>> {
+/// What an output is to hold, and where it goes; nothing if Binaryen opened no such file, like a source map of text output.
+fn read(output: Output) -> io::Result<Option<(PathBuf, Vec<u8>)>> {
     let bytes = match output.bytes {
         Bytes::Memory(bytes) => bytes,
         Bytes::File(mut file) => {
@@ -180,33 +222,37 @@ fn prepare(output: Output) -> io::Result<Option<(tempfile::NamedTempFile, PathBu
             file.seek(SeekFrom::Start(0))?;
             file.read_to_end(&mut bytes)?;
             if bytes.is_empty() {
-                // Binaryen opened no such file: a source map of text output, for one.
                 return Ok(None);
             }
             check_complete(&bytes)?;
             bytes
         }
     };
-    let existing = fs::metadata(&output.destination).ok();
+    Ok(Some((output.destination, bytes)))
+}
+
+/// Writes an output to a temporary file beside its destination; directly if that is no regular file.
+fn prepare(destination: PathBuf, bytes: &[u8]) -> io::Result<Option<(tempfile::NamedTempFile, PathBuf)>> {
+    let existing = fs::metadata(&destination).ok();
     if existing.as_ref().is_some_and(|m| !m.is_file()) {
-        let mut file = File::options().write(true).open(&output.destination)?;
-        file.write_all(&bytes)?;
+        let mut file = File::options().write(true).open(&destination)?;
+        file.write_all(bytes)?;
         file.flush()?;
         return Ok(None);
     }
-    if !folder_of(&output.destination).is_dir() {
+    if !folder_of(&destination).is_dir() {
         return Err(rustix::io::Errno::NOENT.into());
     }
     let mut file = tempfile::Builder::new()
         .prefix(".wasm-opt-")
         .permissions(fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder_of(&output.destination))?;
-    file.write_all(&bytes)?;
+        .tempfile_in(folder_of(&destination))?;
+    file.write_all(bytes)?;
     file.as_file().sync_data().or_else(|e| if e.kind() == io::ErrorKind::InvalidInput { Ok(()) } else { Err(e) })?;
     if let Some(existing) = existing {
         file.as_file().set_permissions(existing.permissions())?;
     }
-    Ok(Some((file, output.destination)))
+    Ok(Some((file, destination)))
 }
 
 /// Binaryen does not notice when a write fails. A binary whose sections do not add up to its

@@ -1,7 +1,9 @@
 //! The pass, stage by stage.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::abi;
 use crate::analysis;
@@ -14,6 +16,7 @@ use crate::analysis::state::HiddenState;
 use crate::error::Error;
 use crate::frame::lay_out_masks;
 use crate::ir::{self, CallSite, Function, FunctionImport, GlobalRow, Hierarchy, Module, Name, Pass, TableRow, Type};
+use crate::limits;
 use crate::options::{self, Options, Refs, Sharing};
 use crate::output;
 use crate::plan::{Callee, FunctionNumber, FunctionPlan};
@@ -34,6 +37,9 @@ pub fn register() {
 
 fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Error> {
     let options = Options::parse(argument, &pass.arguments())?;
+    if let Some(file) = options.resume.as_ref().filter(|file| output::is_taken(Path::new(file))) {
+        return Err(options::bad("resume", file, "the first module goes there: give the second a file of its own"));
+    }
     if output::converges() && module.has_custom_section(abi::SECTION) {
         // The pipeline runs again; this pass has done its work.
         return Ok(());
@@ -61,7 +67,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     check_stacks(&path)?;
     modernize_exceptions(pass, module, &path)?;
     if options.resume.is_some() && !module.facts().mutable_globals {
-        return Err(Error::NoMutableGlobals);
+        return Err(Error::NoMutableGlobals("--pass-arg=fork-instrument-resume"));
     }
     linking::check_features(module, options.sharing)?;
     let memory = choose_memory(module, &options)?;
@@ -87,6 +93,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
 
     let before = options.verify.then(|| Before::of(pass, module, &plans));
     let resume_functions = add_resume_functions(module, &mut runtime, &functions, &plans);
+    check_numbers(resumable.len(), &runtime.table)?;
     runtime::add_default_results(module, &mut runtime, &resumable)?;
     let references = ReferenceNeeds::of(module, &path, &resumable, &globals);
     let results = root_results(module, &roots);
@@ -114,7 +121,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     clean_up(pass, module, &resume_functions)?;
     if let Some(file) = &options.resume {
         let second = separate::separate(pass, module, &runtime, output::is_text())?;
-        output::add(file.into(), second);
+        output::add(Path::new(file), second);
     }
     put_busy_helpers_first(module, &runtime);
     Ok(())
@@ -128,9 +135,12 @@ fn check_not_instrumented(module: Module<'_>) -> Result<(), Error> {
     if module.has_custom_section(abi::SECTION) {
         return Err(Error::AlreadyInstrumented(abi::SECTION));
     }
-    let ours = [abi::UNWIND_BEGIN, abi::UNWIND_END, abi::REWIND_BEGIN, abi::REWIND_END, abi::STATE];
-    let is_ours = |name: &str| ours.contains(&name) || name == abi::RESUME || name.starts_with("wpk_fork_resume_");
-    match module.exports().into_iter().find(|e| is_ours(&e.name)) {
+    let functions = module.function_imports().into_iter().map(|import| import.path);
+    let others = module.other_imports().into_iter().map(|(path, _)| path);
+    if functions.chain(others).any(|path| path.starts_with(&format!("{}.", abi::RESUME_MODULE))) {
+        return Err(Error::ResumeModule(abi::RESUME_MODULE));
+    }
+    match module.exports().into_iter().find(|e| abi::is_export(&e.name)) {
         Some(export) => Err(Error::ExportTaken(export.name)),
         None => Ok(()),
     }
@@ -238,18 +248,19 @@ fn modernize_exceptions<'m>(pass: Pass<'m>, module: Module<'m>, path: &ForkPath)
 
 fn choose_memory(module: Module<'_>, options: &Options) -> Result<FrameMemory, Error> {
     let memories = module.memories();
+    let known = || memories.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
     let chosen = match (&options.memory, memories.as_slice()) {
-        (Some(name), _) => memories.iter().find(|m| m.name == *name).ok_or_else(|| {
-            let known: Vec<&str> = memories.iter().map(|m| m.name.as_str()).collect();
-            Error::UnknownMemory(name.clone(), known.join(", "))
-        })?,
+        (Some(name), _) => {
+            let chosen = memories.iter().find(|m| m.name == *name);
+            chosen.ok_or_else(|| Error::UnknownMemory(name.clone(), known()))?
+        }
         // The declarations add it, and name it.
         (None, _) if options.secondary_memory.is_some() => {
             return Ok(FrameMemory { name: String::new(), is64: false, shared: false });
         }
         (None, []) => return Err(Error::NoMemory),
         (None, [single]) => single,
-        (None, several) => return Err(Error::SeveralMemories(several.len())),
+        (None, _) => return Err(Error::SeveralMemories(known())),
     };
     Ok(FrameMemory { name: chosen.name.clone(), is64: chosen.is64, shared: chosen.shared })
 }
@@ -271,10 +282,12 @@ fn globals_to_save(
         Hierarchy::Function | Hierarchy::Extern | Hierarchy::Any => options.refs == Refs::Tables,
         Hierarchy::Exception | Hierarchy::Other => false,
     };
-    match globals.iter().find(|g| !is_kept(g)) {
-        Some(global) => Err(Error::ReferenceGlobal(global.name.clone())),
-        None => Ok(globals),
-    }
+    let Some(global) = globals.iter().find(|g| !is_kept(g)) else { return Ok(globals) };
+    let name = global.name.clone();
+    Err(match Type::from_id(global.type_id).hierarchy() {
+        Hierarchy::Exception | Hierarchy::Other => Error::UnkeepableGlobal(name),
+        _ => Error::ReferenceGlobal(name),
+    })
 }
 
 /// Names of what the program writes, of one kind.
@@ -310,8 +323,13 @@ fn make_plans<'m>(
     let indices = path.defined();
     let plans: Vec<Mutex<Option<Result<FunctionPlan, Refusal<'m>>>>> =
         functions.iter().map(|_| Mutex::new(None)).collect();
+    let is_too_large = AtomicBool::new(false);
     pass.for_each_function(functions, &|i, function| {
         let listing = Listing::of(function);
+        // Each expression takes a byte or more.
+        if listing.row_count() > limits::BODY || function.local_types().len() > limits::LOCALS {
+            is_too_large.store(true, Ordering::Relaxed);
+        }
         let joins = analysis::joins::find(module, path, function, &listing);
         let joined = transform::joins::mark(module, runtime, &listing, &joins);
         // The plan makes another, of the marked body, and each can be larger than the body.
@@ -328,11 +346,32 @@ fn make_plans<'m>(
         });
         *plans[i].lock().expect("no thread panicked") = Some(plan);
     });
-    plans
+    if !is_too_large.into_inner() {
+        output::limit();
+    }
+    let plans = plans
         .into_iter()
         .map(|slot| slot.into_inner().expect("no thread panicked").expect("every function was planned"))
         .map(|plan| plan.map_err(|refusal| refusal.into_error(module)))
-        .collect()
+        .collect::<Result<Vec<_>, _>>()?;
+    check_sites(&plans)?;
+    Ok(plans)
+}
+
+/// Sites are chosen by a `br_table`, and take two bytes in frames.
+fn check_sites(plans: &[FunctionPlan]) -> Result<(), Error> {
+    let most = limits::BRANCH_TARGETS - 1;
+    let Some(plan) = plans.iter().find(|plan| plan.landings.len() > most) else { return Ok(()) };
+    Err(Error::TooManyLandings { function: plan.function.clone(), count: plan.landings.len(), most })
+}
+
+/// Without a table, a `br_table` chooses among functions by their numbers.
+fn check_numbers(count: usize, table: &ResumeTable) -> Result<(), Error> {
+    let most = limits::BRANCH_TARGETS - 1;
+    match table {
+        ResumeTable::Switch if count > most => Err(Error::TooManyFunctions { count, most }),
+        _ => Ok(()),
+    }
 }
 
 /// Numbers the functions that can be suspended, equal ones alike, and resolves what landings resume.

@@ -529,7 +529,7 @@ fn an_imported_memory_is_as_good_as_any() {
 #[test]
 fn several_memories_without_a_choice_are_refused() {
     let wat = format!("(module {FORK} (memory $a 1) (memory $b 1) (func (export \"run\") (drop (call $fork))))");
-    assert_refused(&wat, &[], &["2 memories", "fork-instrument-memory@"]);
+    assert_refused(&wat, &[], &["several memories (a, b)", "fork-instrument-memory@"]);
 }
 
 #[test]
@@ -547,6 +547,16 @@ fn an_instrumented_module_is_refused() {
     let message = scratch.run(&["bare.wasm", "--fork-instrument", "-o", "twice.wasm"]).refused();
     assert!(message.contains("wpk_fork_"), "{message}");
     assert!(!scratch.has("twice.wasm"));
+}
+
+#[test]
+fn a_module_of_resume_functions_is_refused() {
+    let scratch =
+        Scratch::with("in.wat", format!("(module {FORK} (memory 1) (func (export \"run\") (drop (call $fork))))"));
+    let resume = "--pass-arg=fork-instrument-resume@resume.wasm";
+    scratch.run(&["in.wat", "-all", "--fork-instrument", resume, "-o", "first.wasm"]).succeeded();
+    let message = scratch.run(&["resume.wasm", "-all", "--fork-instrument", "-o", "out.wasm"]).refused();
+    assert!(message.contains("has the resume functions of another"), "{message}");
 }
 
 #[test]

@@ -47,6 +47,8 @@ struct Process {
     aborts: u32,
     /// The bytes of the buffer; 0 for no bound.
     room: u32,
+    /// How often the side module's start function ran.
+    starts: u32,
 }
 
 struct Modules {
@@ -104,7 +106,9 @@ impl Modules {
         linker.define(&store, "env", "__wpk_fork_table", resume)?;
         let base = Global::new(&mut store, GlobalType::new(ValType::I32, Mutability::Const), Val::I32(base))?;
         linker.define(&store, "env", "__wpk_fork_table_base", base)?;
+        linker.func_wrap("env", "initialize", |mut caller: Caller<'_, Process>| caller.data_mut().starts += 1)?;
         let side = linker.instantiate(&mut store, &self.side)?;
+        assert_eq!(store.data().starts, 1);
         let function = side.get_func(&mut store, "side_twice").expect("exported");
         late.set(&mut store, 0, Ref::Func(Some(function)))?;
         store.data_mut().modules = vec![main, side];

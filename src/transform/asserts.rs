@@ -85,7 +85,8 @@ pub fn reporters(runtime: &Runtime) -> String {
         let (name, number) = (quoted(&assertion.reporter(runtime)), assertion as u32);
         writeln!(
             text,
-            "(func {name} (export \"wpk_fork.{}\") (global.set {code} (i32.const {number})) (unreachable))",
+            "(func {name} (export \"{}{}\") (global.set {code} (i32.const {number})) (unreachable))",
+            abi::ASSERTION,
             assertion.message()
         )
         .expect("writing to a string cannot fail");

@@ -24,7 +24,7 @@
 
 use crate::abi;
 use crate::error::Error;
-use crate::ir::{Module, Type};
+use crate::ir::{Module, Name, Type};
 use crate::options::Sharing;
 use crate::transform::runtime::{Runtime, quoted};
 
@@ -47,7 +47,10 @@ pub fn check_features(module: Module<'_>, sharing: Sharing) -> Result<(), Error>
     if sharing == Sharing::None {
         Ok(())
     } else if !facts.mutable_globals {
-        Err(Error::NoMutableGlobals)
+        Err(Error::NoMutableGlobals(match sharing {
+            Sharing::Import => "--pass-arg=fork-instrument-import-globals",
+            _ => "--pass-arg=fork-instrument-export-globals",
+        }))
     } else if !facts.reference_types {
         Err(Error::NoReferenceTypes)
     } else {
@@ -97,10 +100,16 @@ pub fn raise_reserve_at_start<'m>(module: Module<'m>, runtime: &Runtime) {
     }
     let (name, start) = (runtime.name("raise_reserve"), module.facts().start);
     if start.is_empty() {
-        module.set_start(&name);
+        return module.set_start(&name);
+    }
+    let (build, is_start) = (module.build(), Name::of(&start));
+    let raise = build.call(&name, &[], Type::NONE);
+    if module.function_imports().iter().any(|import| import.name() == is_start) {
+        let both = build.block(None, &[raise, build.call(&start, &[], Type::NONE)], Some(Type::NONE));
+        module.add_function(&runtime.name("start"), Type::NONE, Type::NONE, both);
+        module.set_start(&runtime.name("start"));
     } else {
-        let (build, start) = (module.build(), module.function(&start));
-        let raise = build.call(&name, &[], Type::NONE);
+        let start = module.function(&start);
         start.set_body(build.block(None, &[raise, start.body()], Some(start.results())));
     }
 }

@@ -50,7 +50,12 @@ pub fn add<'m>(module: Module<'m>, runtime: &Runtime, roots: &Roots) {
         let keywords: Vec<&str> = results.components().into_iter().filter_map(Type::keyword).collect();
         let export = abi::resume_export(&keywords);
         let name = runtime.name(export.trim_start_matches("wpk_fork_"));
-        module.add_function(&name, Type::NONE, results, runtime.call_next_frame(module.build(), results));
+        let build = module.build();
+        let is_other =
+            build.i32_ne(build.global_get(runtime.state_global(), Type::I32), build.i32(State::Rewinding as u32));
+        let check = build.if_(is_other, build.unreachable(), None);
+        let next = runtime.call_next_frame(build, results);
+        module.add_function(&name, Type::NONE, results, build.block(None, &[check, next], Some(results)));
         module.export_function(&export, &name);
     }
 }

@@ -233,3 +233,46 @@ fn a_command_on_the_output_finds_it() {
     let size = scratch.read("out.wasm").len();
     assert!(run.text().contains(&size.to_string()), "not {size} bytes: {}", run.text());
 }
+
+#[test]
+fn a_named_pipe_is_written_to() {
+    let scratch = Scratch::with("in.wat", MODULE);
+    instrument(&scratch, "in.wat").succeeded();
+    let pipe = scratch.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo can be run").success());
+    let reader = std::thread::spawn(move || fs::read(pipe).expect("the pipe can be read"));
+    scratch.run(&[&["in.wat", "-g", "--fork-instrument", "-o", "pipe"], &ALL[..]].concat()).succeeded();
+    assert!(reader.join().expect("the reader ends") == scratch.read("out.wasm"));
+}
+
+#[test]
+fn a_resume_file_that_is_the_output_is_refused() {
+    let scratch = Scratch::with("in.wat", MODULE);
+    std::os::unix::fs::symlink("out.wasm", scratch.path("link.wasm")).expect("a new link");
+    for old in [None, Some("old")] {
+        if let Some(old) = old {
+            fs::write(scratch.path("out.wasm"), old).expect("the scratch folder can be written");
+        }
+        for resume in ["out.wasm", "./out.wasm", "link.wasm"] {
+            let resume = format!("--pass-arg=fork-instrument-resume@{resume}");
+            let run = scratch.run(&["in.wat", "-all", "--fork-instrument", &resume, "-o", "out.wasm"]);
+            let message = run.refused();
+            assert!(message.contains("the first module goes there"), "{message}");
+            assert_eq!(fs::read_to_string(scratch.path("out.wasm")).ok().as_deref(), old);
+        }
+    }
+    let message = scratch
+        .run(&["in.wat", "-all", "--fork-instrument", "--pass-arg=fork-instrument-resume@-", "-o", "a.wasm"])
+        .refused();
+    assert!(message.contains("a file of its own"), "{message}");
+}
+
+#[test]
+fn a_resume_file_that_is_a_link_takes_the_place_of_what_it_points_to() {
+    let scratch = Scratch::with("in.wat", MODULE);
+    std::os::unix::fs::symlink("resume.wasm", scratch.path("link.wasm")).expect("a new link");
+    let resume = "--pass-arg=fork-instrument-resume@link.wasm";
+    scratch.run(&["in.wat", "-all", "--fork-instrument", resume, "-o", "out.wasm"]).succeeded();
+    assert!(scratch.path("link.wasm").is_symlink());
+    assert!(scratch.read("resume.wasm").starts_with(b"\0asm"));
+}

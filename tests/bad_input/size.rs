@@ -104,3 +104,42 @@ fn a_recursion_of_types_and_a_huge_table_are_no_crash() {
         (func $run (export "run") (type $t) (call $fork) (call_indirect (type $t) (ref.null $t) (i32.const 9999999))))"#;
     refused_or_valid(&Scratch::with("in.wat", wat), "in.wat");
 }
+
+/// What the refusal of a module says that engines take, but not its output.
+#[track_caller]
+fn refused_output(bodies: &[Vec<u8>]) -> String {
+    let module = module_of(b"kernel_fork", b"run", bodies, &[]);
+    validate(&module);
+    let scratch = Scratch::with("in.wasm", module);
+    let message = scratch.run(&["in.wasm", "-all", "--fork-instrument", "-o", "out.wasm"]).refused();
+    assert!(message.contains("function") && message.contains("removelist"), "{message}");
+    message
+}
+
+#[test]
+fn more_landings_than_frames_can_tell_apart_are_refused() {
+    let message = refused_output(&[body(&CALL_FORK.repeat(65_520))]);
+    assert!(message.contains("65520 calls") && message.contains("65519 apart"), "{message}");
+}
+
+#[test]
+fn more_locals_than_engines_take_are_refused() {
+    // All of type i64, set before a landing and read behind it; the site is one more, in the resume function.
+    let mut code = [leb(1), leb(50_000), vec![0x7e]].concat();
+    code.extend([CALL_FORK, CALL_FORK].concat());
+    for i in 0..50_000usize {
+        code.extend([&[0x20], &leb(i)[..], &[0x1a]].concat());
+    }
+    code.push(0x0b);
+    let message = refused_output(&[sized(&code)]);
+    assert!(message.contains("locals in the output, and engines take 50000"), "{message}");
+}
+
+#[test]
+fn a_larger_body_than_engines_take_is_refused() {
+    let store = [0x41, 8, 0x41, 5, 0x36, 2, 0];
+    let mut code = store.repeat(7_600_000 / store.len());
+    code.extend(CALL_FORK.repeat(17_000));
+    let message = refused_output(&[body(&code)]);
+    assert!(message.contains("has a body of") && message.contains("engines take 7654321"), "{message}");
+}

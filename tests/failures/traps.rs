@@ -54,6 +54,31 @@ fn ends_in_the_normal_state(guest: &mut Guest, answer: i32) {
     assert_eq!(guest.state(), ForkState::Normal);
 }
 
+/// A root that hosts call through a table.
+const IN_A_TABLE: &str = r#"(module
+  (import "kernel" "kernel_fork" (func $fork (param i32) (result i32)))
+  (memory (export "memory") 2)
+  (table (export "table") 1 funcref)
+  (elem (i32.const 0) $root)
+  (func $root (param i32) (result i64) (i64.extend_i32_s (call $fork (local.get 0))))
+  (func (export "run") (param $n i32) (result i64) (call $root (local.get $n))))"#;
+
+#[test]
+fn what_resumes_functions_in_tables_traps_unless_the_program_rewinds() {
+    let mut guest = Guest::new(&engine(STACK), &instrument(IN_A_TABLE, &[]));
+    guest.store.data_mut().buffer = BUFFER;
+    let resume = guest.instance.get_typed_func::<(), i64>(&mut guest.store, "wpk_fork_resume_i64").unwrap();
+    let traps = |guest: &mut Guest| {
+        let error = resume.call(&mut guest.store, ()).expect_err("it is not the time for it");
+        assert_eq!(error.downcast_ref(), Some(&Trap::UnreachableCodeReached));
+    };
+    traps(&mut guest);
+    guest.store.data_mut().answer = 5;
+    assert_eq!(guest.fork_and_follow_parent(1), 5);
+    // The frames are still there.
+    traps(&mut guest);
+}
+
 #[test]
 fn a_trap_or_an_exception_after_a_fork_leaves_parent_and_child_in_the_normal_state() {
     for answer in [1, 2] {

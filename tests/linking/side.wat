@@ -2,6 +2,7 @@
 ;; Where things are it learns from imported globals.
 (module
   (type $callback (func (param i32) (result i32)))
+  (import "env" "initialize" (func $initialize))
   (import "env" "memory" (memory 1))
   (import "env" "functions" (table 2 funcref))
   (import "env" "__stack_pointer" (global $__stack_pointer (mut i32)))
@@ -12,6 +13,7 @@
   (data (global.get $__memory_base) "\05\00\00\00")
   (global $own (export "own") (mut i64) (i64.const 7))
   (elem (global.get $__table_base) $once)
+  (start $initialize)
   (func $once (param $x i32) (result i32)
     (local $before i64)
     (local.set $before (global.get $own))

@@ -1,0 +1,86 @@
+//! What engines take: modules beyond that are of no use to anybody.
+//!
+//! Source: the implementation limits of the WebAssembly JavaScript API, which V8 and wasmtime share.
+
+use std::collections::HashMap;
+
+use wasmparser::{BinaryReaderError, FunctionBody, KnownCustom, Name, Parser, Payload, TypeRef};
+
+/// Bytes of a function's body.
+pub const BODY: usize = 7_654_321;
+/// Locals of a function, parameters not included.
+pub const LOCALS: usize = 50_000;
+/// Functions of a module, imported ones included.
+const FUNCTIONS: u32 = 1_000_000;
+/// Targets of a `br_table`, the default included. V8's own.
+pub const BRANCH_TARGETS: usize = 65_520;
+
+const REMEDY: &str = "compile it with less inlining, or take it off the fork path with \
+                      --pass-arg=fork-instrument-removelist@NAME if it is never on the stack in a fork";
+
+/// What in a binary module is beyond the limits, and what to do.
+pub fn exceeded(wasm: &[u8]) -> Option<String> {
+    find(wasm).unwrap_or_default()
+}
+
+fn find(wasm: &[u8]) -> Result<Option<String>, BinaryReaderError> {
+    let (mut imported, mut defined) = (0, 0);
+    // Of functions by index.
+    let mut problems: Vec<(u32, String)> = Vec::new();
+    let mut names: HashMap<u32, String> = HashMap::new();
+    for payload in Parser::new(0).parse_all(wasm) {
+        match payload? {
+            Payload::ImportSection(imports) => {
+                for import in imports.into_imports() {
+                    imported += u32::from(matches!(import?.ty, TypeRef::Func(_) | TypeRef::FuncExact(_)));
+                }
+            }
+            Payload::CodeSectionEntry(body) => {
+                problems.extend(problem(&body)?.map(|problem| (imported + defined, problem)));
+                defined += 1;
+            }
+            Payload::CustomSection(section) if !problems.is_empty() => {
+                if let KnownCustom::Name(reader) = section.as_known() {
+                    names = function_names(reader)?;
+                }
+            }
+            _ => {}
+        }
+    }
+    if imported + defined > FUNCTIONS {
+        return Ok(Some(format!(
+            "the output has {} functions, and engines take {FUNCTIONS}: put the resume functions into a module of their own with \
+             --pass-arg=fork-instrument-resume@FILE, or take functions off the fork path",
+            imported + defined
+        )));
+    }
+    Ok(problems.first().map(|(index, problem)| {
+        let unnamed = || format!("{index} of the output (its name is told with -g)");
+        format!("function {} {problem}: {REMEDY}", names.get(index).cloned().unwrap_or_else(unnamed))
+    }))
+}
+
+fn problem(body: &FunctionBody<'_>) -> Result<Option<String>, BinaryReaderError> {
+    let bytes = body.range().len();
+    if bytes > BODY {
+        return Ok(Some(format!("has a body of {bytes} bytes in the output, and engines take {BODY}")));
+    }
+    let mut locals = 0;
+    for group in body.get_locals_reader()? {
+        locals += group?.0 as usize;
+    }
+    Ok((locals > LOCALS).then(|| format!("has {locals} locals in the output, and engines take {LOCALS}")))
+}
+
+fn function_names(reader: wasmparser::NameSectionReader<'_>) -> Result<HashMap<u32, String>, BinaryReaderError> {
+    let mut names = HashMap::new();
+    for part in reader {
+        if let Name::Function(map) = part? {
+            for naming in map {
+                let naming = naming?;
+                names.insert(naming.index, naming.name.to_owned());
+            }
+        }
+    }
+    Ok(names)
+}
