@@ -76,7 +76,7 @@ pub enum SpillReason {
     Generative,
     /// It reads a local that is written before the landing.
     ReadsWrittenLocal,
-    /// Keeping all locals that it reads would make the frame larger than keeping its value.
+    /// Keeping all locals that it reads would make the frame larger than keeping its value, also together with other operands.
     Cost,
     /// The option `replay` does not allow it.
     Option,

@@ -130,14 +130,54 @@ impl Decider<'_, '_> {
             if is_entry { children.len() } else { region.parts.last().map_or(0, |&(child, _)| child as usize) };
         // Past this row nothing can execute before the last landing that needs the operand.
         let until = if is_entry { row } else { self.last_row_before_landing(&region.parts) };
-        for (child, &operand) in children.iter().enumerate().take(needed) {
-            let later = self.later_sites(&region, child as u32, is_entry);
-            let carry = match self.decide(operand, until, later) {
-                Ok(carry) => carry,
-                Err(reason) => Carry::Spill(self.spill_local(self.tree.node(operand).type_()), reason),
-            };
-            self.plan.regions[id.0 as usize].carried.push(CarriedOperand { child: child as u32, carry, test: None });
+        let mut decisions: Vec<_> = children[..needed]
+            .iter()
+            .zip(0..)
+            .map(|(&operand, child)| {
+                let later = self.later_sites(&region, child, is_entry);
+                (operand, later.clone(), self.decide(operand, until, later))
+            })
+            .collect();
+        self.share_inputs(&mut decisions);
+        for ((operand, _, decision), child) in decisions.into_iter().zip(0..) {
+            let spill = |reason| Carry::Spill(self.spill_local(self.tree.node(operand).type_()), reason);
+            let carry = decision.unwrap_or_else(spill);
+            self.plan.regions[id.0 as usize].carried.push(CarriedOperand { child, carry, test: None });
         }
+    }
+
+    /// Recomputes operands that are too dear one by one, if together they keep no more locals, and no larger ones, than
+    /// there are values.
+    fn share_inputs(&self, decisions: &mut [(Row, std::ops::Range<u32>, Result<Carry, SpillReason>)]) {
+        let is_dear = |d: &&(Row, std::ops::Range<u32>, Result<Carry, SpillReason>)| {
+            d.2 == Err(SpillReason::Cost) && self.tree.node(d.0).type_().is_numeric()
+        };
+        let Some((_, later, _)) = decisions.iter().find(is_dear) else { return };
+        let later = later.clone();
+        let dear: Vec<Row> = decisions.iter().filter(is_dear).filter(|d| d.1 == later).map(|d| d.0).collect();
+        let mut kept: Vec<LocalIndex> = dear
+            .iter()
+            .flat_map(|&operand| self.module.effects(self.tree.node(operand).expr()).reads)
+            .filter(|&local| !later.clone().all(|site| self.is_held(local, site)))
+            .collect();
+        kept.sort_unstable();
+        kept.dedup();
+        let bytes = |types: &mut dyn Iterator<Item = Type>| types.map(Type::size).sum::<u32>();
+        let values = bytes(&mut dear.iter().map(|&operand| self.tree.node(operand).type_()));
+        let locals = bytes(&mut kept.iter().map(|&local| self.plan.local_type(local)));
+        let are_numbers = kept.iter().all(|&local| self.plan.local_type(local).is_numeric());
+        if are_numbers && kept.len() <= dear.len() && locals <= values {
+            for (operand, _, decision) in decisions.iter_mut() {
+                if dear.contains(operand) {
+                    *decision = Ok(Carry::Recompute);
+                }
+            }
+        }
+    }
+
+    /// Whether frames of a site hold a local anyway.
+    fn is_held(&self, local: LocalIndex, site: u32) -> bool {
+        self.plan.landings[site as usize].live.binary_search(&local).is_ok() || self.pending.contains(&local)
     }
 
     /// Sites whose frames will hold what the operand reads.
@@ -177,15 +217,12 @@ impl Decider<'_, '_> {
                     }
                     false => None,
                 };
-                let is_held = |local: LocalIndex, site: u32| {
-                    self.plan.landings[site as usize].live.binary_search(&local).is_ok()
-                        || self.pending.contains(&local)
-                };
-                let is_free = problem.is_none() && effects.reads.iter().all(|&l| later.clone().all(|s| is_held(l, s)));
+                let is_free =
+                    problem.is_none() && effects.reads.iter().all(|&l| later.clone().all(|s| self.is_held(l, s)));
                 let holder = if is_free { None } else { self.local_with_value_of(operand, &effects, until) };
                 match (holder, problem) {
                     (Some(local), Some(_)) => Ok(Carry::ReadLocal(local)),
-                    (Some(local), None) if later.clone().all(|s| is_held(local, s)) => Ok(Carry::ReadLocal(local)),
+                    (Some(local), None) if later.clone().all(|s| self.is_held(local, s)) => Ok(Carry::ReadLocal(local)),
                     (_, None) => Ok(Carry::Recompute),
                     (None, Some(reason)) => Err(reason),
                 }
