@@ -49,6 +49,11 @@ pub enum Error {
     )]
     StartForks(String),
     #[error(
+        "the start function is the entry {0}: a fork cannot happen while the module is being instantiated. Let an exported function \
+         call it, or check --pass-arg=fork-instrument-entry"
+    )]
+    StartIsEntry(String),
+    #[error(
         "function {0} switches to another stack (resume, resume_throw, switch): a fork can save the stack that it is on, and no \
          other. Instrument a build of the program without stack switching"
     )]

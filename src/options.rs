@@ -443,11 +443,17 @@ fn names(option: &str, value: &str) -> Result<Vec<Pattern>, Error> {
     Ok(patterns)
 }
 
+/// Whether angle brackets that follow are no parentheses, as in `operator<`, `operator->` and `operator<<`.
+fn is_operator(name: &str) -> bool {
+    name.rsplit_once("operator").is_some_and(|(_, symbol)| symbol.chars().all(|c| matches!(c, '<' | '>' | '-')))
+}
+
 fn split_names(value: &str) -> Vec<String> {
     let mut names = vec![String::new()];
     let mut depth = 0usize;
     for c in value.chars() {
         match c {
+            '<' | '>' if names.last().is_some_and(|name| is_operator(name)) => {}
             '(' | '<' | '[' => depth += 1,
             ')' | '>' | ']' => depth = depth.saturating_sub(1),
             ',' if depth == 0 => {
@@ -532,6 +538,15 @@ mod tests {
         let options = parse(&[("fork-instrument-removelist", "f(int, char),std::pair<int, int>::g,h*")]).unwrap();
         let names: Vec<_> = options.remove_list.iter().map(Pattern::text).collect();
         assert_eq!(names, ["f(int, char)", "std::pair<int, int>::g", "h*"]);
+    }
+
+    #[test]
+    fn angle_brackets_of_operators_are_no_parentheses() {
+        for operator in ["operator<", "operator<<", "operator->", "operator< <int, int>", "a<int, b>::operator>>"] {
+            let options = parse(&[("fork-instrument-removelist", &format!("{operator},h"))]).unwrap();
+            let names: Vec<_> = options.remove_list.iter().map(Pattern::text).collect();
+            assert_eq!(names, [operator, "h"]);
+        }
     }
 
     #[test]

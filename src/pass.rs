@@ -218,7 +218,10 @@ fn warn_about_lists(path: &ForkPath, options: &Options) {
 
 fn check_start(module: Module<'_>, path: &ForkPath) -> Result<(), Error> {
     let start = module.facts().start;
-    if !start.is_empty() && path.is_on_path(Name::of(&start)) { Err(Error::StartForks(start)) } else { Ok(()) }
+    if start.is_empty() || !path.is_on_path(Name::of(&start)) {
+        return Ok(());
+    }
+    Err(if path.is_entry(Name::of(&start)) { Error::StartIsEntry(start) } else { Error::StartForks(start) })
 }
 
 /// A fork on one stack cannot save the others.
