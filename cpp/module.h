@@ -5,7 +5,6 @@
 
 namespace fork_instrument {
 
-struct CallSite;
 struct ExportRow;
 struct FunctionImport;
 struct FunctionRow;
@@ -13,7 +12,6 @@ struct GlobalRow;
 struct MemoryRow;
 struct TableRow;
 struct ImportRow;
-struct Reference;
 struct ModuleFacts;
 struct FunctionTask;
 
@@ -25,21 +23,8 @@ rust::Vec<GlobalRow> list_globals(const Module& module);
 rust::Vec<MemoryRow> list_memories(const Module& module);
 rust::Vec<TableRow> list_tables(const Module& module);
 
-// Every function reference outside of function bodies: element segments, global and table initializers.
-rust::Vec<Reference> list_references(Module& module);
-
-// Every call, function reference and table write in function bodies, in order of functions; collected on Binaryen's
-// threads.
-rust::Vec<CallSite> list_calls(Module& module);
-
 // Defined functions with such names that so many direct calls name, in order of the module.
 rust::Vec<rust::String> functions_with_calls(Module& module, rust::Str prefix, uint32_t at_least);
-
-// What one call expression calls. Panics on other expressions.
-CallSite describe_call(size_t call);
-
-// Whether a function of heap type `callee` can be called through the heap type `expected`.
-bool is_sub_type(size_t callee, size_t expected);
 
 // Whether the name of any module item begins with the prefix.
 bool has_name_with_prefix(const Module& module, rust::Str prefix);

@@ -230,6 +230,7 @@ pub mod bridge {
         include!("cpp/tree.h");
         include!("cpp/code.h");
         include!("cpp/analyses.h");
+        include!("cpp/calls.h");
         include!("cpp/module.h");
         include!("cpp/names.h");
         include!("cpp/references.h");
