@@ -44,27 +44,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
         // The pipeline runs again; this pass has done its work.
         return Ok(());
     }
-    check_not_instrumented(module)?;
-    module.remove_zeros_from_names();
-    check_entries(module, &options)?;
-    let calls = replace_entry_references(module, &options);
-    let mut path = ForkPath::discover(module, &options, calls);
-    if !path.has_entry() {
-        warn_about_entries(module, &options);
-        return Ok(());
-    }
-    if module.give_up_exactness() {
-        path = ForkPath::discover(module, &options, module.calls());
-    }
-    for entry in path.unmatched_entries(&options.entry) {
-        warn(&format!("entry: the module does not import {}", entry.text()));
-    }
-    warn_about_lists(&path, &options);
-    if options.verbose {
-        path.explain().iter().for_each(|line| eprintln!("{line}"));
-    }
-    check_start(module, &path)?;
-    check_stacks(&path)?;
+    let Some(path) = find_path(module, &options)? else { return Ok(()) };
     modernize_exceptions(pass, module, &path)?;
     if options.resume.is_some() && !module.facts().mutable_globals {
         return Err(Error::NoMutableGlobals("--pass-arg=fork-instrument-resume"));
@@ -125,6 +105,32 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     }
     put_busy_helpers_first(module, &runtime);
     Ok(())
+}
+
+/// The fork path, of a module that can be instrumented; none if it does not import the entry.
+fn find_path(module: Module<'_>, options: &Options) -> Result<Option<ForkPath>, Error> {
+    check_not_instrumented(module)?;
+    module.remove_zeros_from_names();
+    check_entries(module, options)?;
+    let calls = replace_entry_references(module, options);
+    let mut path = ForkPath::discover(module, options, calls);
+    if !path.has_entry() {
+        warn_about_entries(module, options);
+        return Ok(None);
+    }
+    if module.give_up_exactness() {
+        path = ForkPath::discover(module, options, module.calls());
+    }
+    for entry in path.unmatched_entries(&options.entry) {
+        warn(&format!("entry: the module does not import {}", entry.text()));
+    }
+    warn_about_lists(&path, options);
+    if options.verbose {
+        path.explain().iter().for_each(|line| eprintln!("{line}"));
+    }
+    check_start(module, &path)?;
+    check_stacks(&path)?;
+    Ok(Some(path))
 }
 
 fn warn(message: &str) {
