@@ -512,6 +512,7 @@ rust::String pass_argument(const Pass& pass, rust::Str key) {
   return rust::String::lossy(arguments(pass).at(as_string(key)));
 }
 
+bool is_closed_world(const Pass& pass) { return const_cast<Pass&>(pass).getPassOptions().worldMode != WorldMode::Open; }
 int32_t optimize_level(const Pass& pass) { return const_cast<Pass&>(pass).getPassOptions().optimizeLevel; }
 int32_t shrink_level(const Pass& pass) { return const_cast<Pass&>(pass).getPassOptions().shrinkLevel; }
 

@@ -89,6 +89,8 @@ void run_on_module(Pass& pass, Module& module, rust::Str name);
 
 rust::Vec<rust::String> pass_argument_keys(const Pass& pass);
 rust::String pass_argument(const Pass& pass, rust::Str key);
+// Whether the tool was told that no other module has anything of this one.
+bool is_closed_world(const Pass& pass);
 int32_t optimize_level(const Pass& pass);
 int32_t shrink_level(const Pass& pass);
 

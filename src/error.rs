@@ -131,6 +131,11 @@ pub enum Error {
          --enable-reference-types if the engine has it"
     )]
     TooManyFunctions { count: usize, most: usize },
+    #[error(
+        "--closed-world says that no other module has types and functions of this one, but with {0} another has: run the passes that \
+         want it before, by a command of their own, or leave out that option"
+    )]
+    ClosedWorld(&'static str),
     #[error("the output is not what was planned ({0}): this is a defect of the pass, please report it with the module")]
     Violation(Box<Violation>),
     #[error("{0}")]

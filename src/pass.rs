@@ -46,8 +46,12 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     }
     let Some(path) = find_path(module, &options)? else { return Ok(()) };
     modernize_exceptions(pass, module, &path)?;
-    if options.resume.is_some() && !module.facts().mutable_globals {
-        return Err(Error::NoMutableGlobals("--pass-arg=fork-instrument-resume"));
+    let several = linking::option_of_several_modules(&options);
+    if let Some(option) = several.filter(|_| pass.is_closed_world()) {
+        return Err(Error::ClosedWorld(option));
+    }
+    if let Some(option) = several.filter(|_| !module.facts().mutable_globals) {
+        return Err(Error::NoMutableGlobals(option));
     }
     linking::check_features(module, options.sharing)?;
     let memory = choose_memory(module, &options)?;

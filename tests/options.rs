@@ -433,6 +433,18 @@ fn functions_in_a_table_of_the_module_alone_are_no_roots() {
 }
 
 #[test]
+fn a_closed_world_of_several_modules_is_refused() {
+    for option in ["resume@second.wasm", "export-globals", "import-globals"] {
+        let argument = format!("--pass-arg=fork-instrument-{option}");
+        let message = Session::new().run(&["--closed-world", "--fork-instrument", &argument]).refused();
+        assert!(message.contains("--closed-world") && message.contains(&argument[..25]), "{message}");
+    }
+    let session = Session::new();
+    session.run(&["--closed-world", "--fork-instrument", "-O3"]).succeeded();
+    validate(&session.0.read("out.wasm"));
+}
+
+#[test]
 fn options_of_other_passes_are_left_alone() {
     let session = Session::new();
     let run = session.run(&["--fork-instrument", "--pass-arg=asyncify-imports@a.b", "--pass-arg=forked@x"]).succeeded();

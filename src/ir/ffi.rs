@@ -335,6 +335,7 @@ pub mod bridge {
         ) -> Result<()>;
         fn run_on_module(pass: Pin<&mut Pass>, module: Pin<&mut Module>, name: &str) -> Result<()>;
         fn pass_argument_keys(pass: &Pass) -> Vec<String>;
+        fn is_closed_world(pass: &Pass) -> bool;
         fn pass_argument(pass: &Pass, key: &str) -> Result<String>;
         fn optimize_level(pass: &Pass) -> i32;
         fn shrink_level(pass: &Pass) -> i32;

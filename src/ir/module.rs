@@ -259,6 +259,11 @@ impl<'m> Pass<'m> {
             .collect()
     }
 
+    /// Whether the tool was told that no other module has anything of this one.
+    pub fn is_closed_world(self) -> bool {
+        bridge::is_closed_world(&self.pin())
+    }
+
     /// 0 to 4, as in `-O0` to `-O4`.
     pub fn optimize_level(self) -> i32 {
         bridge::optimize_level(&self.pin())

@@ -25,7 +25,7 @@
 use crate::abi;
 use crate::error::Error;
 use crate::ir::{Module, Name, Type};
-use crate::options::Sharing;
+use crate::options::{Options, Sharing};
 use crate::transform::runtime::{Runtime, quoted};
 
 /// The custom section with the number of slots.
@@ -41,20 +41,20 @@ pub fn global(runtime: &Runtime, base: &str, type_: &str, init: &str) -> String 
     }
 }
 
-/// What the features must allow for modules to share anything.
+/// The option by which the program is to be several modules.
+pub fn option_of_several_modules(options: &Options) -> Option<&'static str> {
+    match options.sharing {
+        Sharing::Export => Some("--pass-arg=fork-instrument-export-globals"),
+        Sharing::Import => Some("--pass-arg=fork-instrument-import-globals"),
+        Sharing::None => options.resume.is_some().then_some("--pass-arg=fork-instrument-resume"),
+    }
+}
+
+/// What the features must allow for modules to share a table.
 pub fn check_features(module: Module<'_>, sharing: Sharing) -> Result<(), Error> {
-    let facts = module.facts();
-    if sharing == Sharing::None {
-        Ok(())
-    } else if !facts.mutable_globals {
-        Err(Error::NoMutableGlobals(match sharing {
-            Sharing::Import => "--pass-arg=fork-instrument-import-globals",
-            _ => "--pass-arg=fork-instrument-export-globals",
-        }))
-    } else if !facts.reference_types {
-        Err(Error::NoReferenceTypes)
-    } else {
-        Ok(())
+    match sharing != Sharing::None && !module.facts().reference_types {
+        true => Err(Error::NoReferenceTypes),
+        false => Ok(()),
     }
 }
 
