@@ -107,3 +107,35 @@ fn statuses_are_kept_zombies_reaped_and_orphans_adopted() {
 fn arguments_environment_clocks_and_random_bytes_are_there() {
     behaves_as_on_this_system("system");
 }
+
+/// An allocator without a bound of its own takes the page behind the first, which the host may have added, after a fork; both
+/// sides of the next one read it.
+const TAKES_ALL_MEMORY: &str = r#"(module
+  (import "kernel" "kernel_fork" (func $fork (result i32)))
+  (import "kernel" "waitpid" (func $waitpid (param i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1)
+  (func $check (param $answer i32)
+    (loop $next
+      (if (i32.ne (i32.load8_u (local.get $answer)) (i32.const 42)) (then (call $exit (i32.const 1))))
+      (br_if $next (i32.lt_u (local.tee $answer (i32.add (local.get $answer) (i32.const 1))) (i32.const 131072)))))
+  (func (export "_start") (local $child i32)
+    (if (i32.eqz (call $fork)) (then (call $exit (i32.const 0))))
+    (if (i32.lt_u (memory.size) (i32.const 2)) (then (drop (memory.grow (i32.const 1)))))
+    (memory.fill (i32.const 65536) (i32.const 42) (i32.const 65536))
+    (local.set $child (call $fork))
+    (call $check (i32.const 65536))
+    (if (i32.eqz (local.get $child)) (then (call $exit (i32.const 0))))
+    (if (i32.ne (call $waitpid (local.get $child) (i32.const 8) (i32.const 0)) (local.get $child)) (then (call $exit (i32.const 2))))
+    (call $exit (i32.load (i32.const 8)))))"#;
+
+#[test]
+fn what_a_program_has_where_the_host_put_the_buffer_is_kept() {
+    let scratch = Scratch::with("in.wat", TAKES_ALL_MEMORY);
+    scratch.run(&["in.wat", "--enable-bulk-memory-opt", "--fork-instrument", "-o", "out.wasm"]).succeeded();
+    for buffer in [16, 64, 65_536, 1 << 20] {
+        let options = Options { args: vec!["program".into()], buffer, ..Options::default() };
+        let status = run::run(&scratch.read("out.wasm"), options).expect("the program runs");
+        assert_eq!(status.shell_code(), 0, "a buffer of {buffer} bytes at first");
+    }
+}

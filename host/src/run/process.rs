@@ -41,6 +41,8 @@ pub(super) struct Data {
     /// These, if they are in a module of their own.
     resume: Option<Instance>,
     buffer: Option<Buffer>,
+    /// What the program had where the buffer is, while frames are there: it may take all memory for its own.
+    covered: Arc<[u8]>,
     /// Times that the buffer grew for the fork under way.
     attempts: u32,
     /// What `fork` returns when it is reached again.
@@ -96,6 +98,7 @@ impl Process {
             resumable: false,
             resume: None,
             buffer: None,
+            covered: Arc::default(),
             attempts: 0,
             forked: 0,
             start_answers: start_log.clone().into_iter(),
@@ -193,7 +196,8 @@ impl Process {
                 carrier.copy_table(*from, *to).context("what a table holds cannot be given to a child")?;
             }
         }
-        child.store.data_mut().buffer = self.store.data().buffer;
+        (child.store.data_mut().buffer, child.store.data_mut().covered) =
+            (self.store.data().buffer, self.store.data().covered.clone());
         let exports = child.store.data().exports.clone().ok_or_else(|| format_err!("not instrumented"))?;
         child.rewind(&exports)?;
         let pid = kernel.table.spawn(self.store.data().pid);
@@ -252,10 +256,12 @@ pub(super) fn fork(caller: &mut Caller<'_, Data>) -> Result<i32> {
         }
         ForkState::Rewinding => {
             exports.rewind_end(&mut *caller)?;
+            uncover(caller)?;
             Ok(caller.data().forked)
         }
         ForkState::Aborting => {
             exports.rewind_end(&mut *caller)?;
+            uncover(caller)?;
             if grow_buffer(caller)? { unwind(caller, &exports) } else { Ok(Errno::NOMEM.negative()) }
         }
         ForkState::Unwinding => bail!("fork was called while the stack unwinds"),
@@ -269,16 +275,28 @@ fn unwind(caller: &mut Caller<'_, Data>, exports: &ForkExports) -> Result<i32> {
     }
     let memory = frame_memory(caller)?;
     loop {
-        let buffer = caller.data().buffer;
-        if let Some(buffer) = buffer
-            && exports.arm(&mut *caller, memory, &buffer)?
-        {
-            return Ok(0);
+        if let Some(buffer) = caller.data().buffer {
+            let range = buffer.address as usize..buffer.end() as usize;
+            caller.data_mut().covered = memory.data(&*caller)[range].into();
+            if exports.arm(&mut *caller, memory, &buffer)? {
+                return Ok(0);
+            }
+            uncover(caller)?;
         }
         if !grow_buffer(caller)? {
             return Ok(Errno::NOMEM.negative());
         }
     }
+}
+
+/// Gives the program back what it had where the buffer is.
+fn uncover(caller: &mut Caller<'_, Data>) -> Result<()> {
+    let memory = frame_memory(caller)?;
+    let covered = std::mem::take(&mut caller.data_mut().covered);
+    if let Some(buffer) = caller.data().buffer {
+        memory.write(&mut *caller, buffer.address as usize, &covered)?;
+    }
+    Ok(())
 }
 
 /// Takes a first or larger buffer from the end of the memory. An old buffer that ends there is extended, as
