@@ -192,23 +192,25 @@ pub fn finish() -> Result<(), String> {
     if !outputs.has_main {
         return Ok(());
     }
-    let mut ready = Vec::new();
-    let limited = outputs.limited;
+    let failed = |name: &str, e: io::Error| format!("Failed writing output file '{name}': {e}");
+    let mut complete = Vec::new();
     for output in std::mem::take(&mut outputs.files) {
         let name = output.destination.display().to_string();
-        let Some((destination, bytes)) =
-            read(output).map_err(|e| format!("Failed writing output file '{name}': {e}"))?
-        else {
-            continue;
-        };
-        if limited && let Some(problem) = limits::exceeded(&bytes) {
+        let Some((destination, bytes)) = read(output).map_err(|e| failed(&name, e))? else { continue };
+        if outputs.limited
+            && let Some(problem) = limits::exceeded(&bytes)
+        {
             return Err(format!("--fork-instrument: {problem}"));
         }
-        let prepared = prepare(destination, &bytes).map_err(|e| format!("Failed writing output file '{name}': {e}"))?;
+        complete.push((name, destination, bytes));
+    }
+    let mut ready = Vec::new();
+    for (name, destination, bytes) in complete {
+        let prepared = prepare(destination, &bytes).map_err(|e| failed(&name, e))?;
         ready.extend(prepared.map(|p| (name, p)));
     }
     for (name, (file, destination)) in ready {
-        file.persist(&destination).map_err(|e| format!("Failed writing output file '{name}': {}", e.error))?;
+        file.persist(&destination).map_err(|e| failed(&name, e.error))?;
     }
     Ok(())
 }
