@@ -106,7 +106,8 @@ pub const OPTIONS: &[OptionInfo] = &[
     OptionInfo {
         name: "verbose",
         value: "",
-        help: "one line a function on standard error: why it is on the fork path",
+        help: "on standard error, one line a function: why it is on the fork path; and one for each that needs operands after \
+               a call: how many are recomputed, read from a local, or spilled, and why",
     },
 ];
 

@@ -71,6 +71,9 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     transform::joins::add_markers(module, &runtime);
     let mut plans = make_plans(pass, module, &path, &functions, &options, &runtime)?;
     number_functions(&path, &functions, &mut plans);
+    if options.verbose {
+        plans.iter().filter_map(FunctionPlan::explain_operands).for_each(|line| eprintln!("{line}"));
+    }
     let masks = lay_out_masks(&mut plans);
     let resumable: Vec<&FunctionPlan> = plans.iter().filter(|p| p.has_own_resume()).collect();
     let roots = find_roots(module, &path, &options);

@@ -14,6 +14,8 @@
 //! Children are named by their position in the order of execution, so that the same plan reads the function's body and
 //! any copy of it.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 
 use crate::ir::Type;
@@ -62,7 +64,7 @@ pub enum Carry {
 }
 
 /// Why an operand is not recomputed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum SpillReason {
     /// It holds a landing or another call.
     Calls,
@@ -80,6 +82,21 @@ pub enum SpillReason {
     Cost,
     /// The option `replay` does not allow it.
     Option,
+}
+
+impl fmt::Display for SpillReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SpillReason::Calls => "call",
+            SpillReason::SideEffects => "side effect",
+            SpillReason::Traps => "trap",
+            SpillReason::ReadsMutableState => "mutable state",
+            SpillReason::Generative => "allocation",
+            SpillReason::ReadsWrittenLocal => "local written since",
+            SpillReason::Cost => "cost",
+            SpillReason::Option => "option",
+        })
+    }
 }
 
 /// An operand that a later part's landings need.
@@ -344,6 +361,25 @@ impl FunctionPlan {
     pub fn mask(&self, site: Site) -> u64 {
         let landing = self.landing(site);
         self.sometimes().iter().enumerate().filter(|(_, slot)| landing.holds(slot)).map(|(i, _)| 1 << i).sum()
+    }
+
+    /// How the operands are available that landings' statements need after them, for users; `None` if there are none.
+    pub fn explain_operands(&self) -> Option<String> {
+        let (mut recomputed, mut read, mut spilled) = (0, 0, BTreeMap::new());
+        for carried in self.regions.iter().flat_map(|region| &region.carried) {
+            match carried.carry {
+                Carry::Recompute => recomputed += 1,
+                Carry::ReadLocal(_) => read += 1,
+                Carry::Spill(_, reason) => *spilled.entry(reason).or_insert(0) += 1,
+            }
+        }
+        let total: usize = spilled.values().sum();
+        let reasons: Vec<String> = spilled.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        let spilled = format!("{total} spilled ({})", reasons.join(", "));
+        let parts = [(recomputed, format!("{recomputed} recomputed")), (read, format!("{read} read from a local"))];
+        let parts = parts.into_iter().chain([(total, spilled)]).filter(|&(count, _)| count > 0);
+        let parts: Vec<String> = parts.map(|(_, part)| part).collect();
+        (!parts.is_empty()).then(|| format!("[fork-instrument] operands of {}: {}", self.function, parts.join(", ")))
     }
 
     /// Whether the function can be suspended.

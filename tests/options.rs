@@ -337,10 +337,46 @@ fn an_option_given_twice_means_the_last() {
 fn verbose_gives_one_line_a_function_in_the_same_order_every_time() {
     let session = Session::new();
     let first = session.run(&["--fork-instrument"]).succeeded().stderr;
-    assert_eq!(first.lines().count(), PATH.len(), "more than the lines of verbose:\n{first}");
+    // The operand of callback is the only one in front of a landing.
+    assert_eq!(first.lines().count(), PATH.len() + 1, "more than the lines of verbose:\n{first}");
     for _ in 0..10 {
         assert_eq!(session.run(&["--fork-instrument"]).succeeded().stderr, first);
     }
+}
+
+#[test]
+fn verbose_says_how_operands_are_available_after_calls_and_why_they_are_spilled() {
+    let operands = r#"(module
+      (import "kernel" "kernel_fork" (func $fork (result i32)))
+      (import "env" "ask" (func $ask (result i32)))
+      (import "env" "take" (func $take (param i32 i32 i32 i32 i32 i32 i32)))
+      (memory (export "memory") 1)
+      (global $global (mut i32) (i32.const 1))
+      (func $many (param $x i32) (param $y i32)
+        (call $take
+          (i32.const 1) (i32.add (local.get $x) (i32.const 1)) (local.tee $y (i32.load (local.get $x)))
+          (i32.div_u (local.get $x) (local.get $y)) (call $ask) (global.get $global) (call $fork))
+        (drop (local.get $x)))
+      (func $cost (param $x i32) (param $y i32) (result i32) (i32.add (i32.mul (local.get $x) (local.get $y)) (call $fork)))
+      (func $none (drop (call $fork)))
+      (func (export "run")
+        (call $many (i32.const 1) (i32.const 2)) (drop (call $cost (i32.const 1) (i32.const 2))) (call $none)))"#;
+    let scratch = Scratch::with("in.wat", operands);
+    let with = |replay: &str| {
+        let options = ["in.wat", "-o", "out.wasm", "--fork-instrument", "--pass-arg=fork-instrument-verbose", replay];
+        scratch.run(&[&ALL[..], &options].concat()).succeeded()
+    };
+    assert_eq!(
+        with("--pass-arg=fork-instrument-replay@effects").operands(),
+        [
+            "many: 2 recomputed, 1 read from a local, 3 spilled (1 call, 1 trap, 1 mutable state)",
+            "cost: 1 spilled (1 cost)"
+        ]
+    );
+    assert_eq!(
+        with("--pass-arg=fork-instrument-replay@none").operands(),
+        ["many: 6 spilled (1 call, 1 side effect, 1 trap, 1 mutable state, 2 option)", "cost: 1 spilled (1 option)"]
+    );
 }
 
 #[test]

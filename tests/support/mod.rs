@@ -50,9 +50,18 @@ impl Run {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// The lines of `verbose`, without their prefix.
+    /// The lines of `verbose` that say why functions are on the fork path, without their prefix.
     pub fn fork_path(&self) -> Vec<&str> {
-        self.stderr.lines().filter_map(|line| line.strip_prefix("[fork-instrument] ")).collect()
+        self.verbose().filter(|line| !line.starts_with("operands of ")).collect()
+    }
+
+    /// The lines of `verbose` about operands, without their prefix.
+    pub fn operands(&self) -> Vec<&str> {
+        self.verbose().filter_map(|line| line.strip_prefix("operands of ")).collect()
+    }
+
+    fn verbose(&self) -> impl Iterator<Item = &str> {
+        self.stderr.lines().filter_map(|line| line.strip_prefix("[fork-instrument] "))
     }
 
     pub fn warnings(&self) -> Vec<&str> {
