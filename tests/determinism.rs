@@ -17,7 +17,7 @@ fn outcome(scratch: &Scratch, input: &str, passes: &[&str], cores: Option<&str>)
         command.env("BINARYEN_CORES", cores);
     }
     let run = support::Run::from(command.output().expect("wasm-opt starts")).succeeded();
-    let lines = run.fork_path().into_iter().map(str::to_string).collect();
+    let lines = run.fork_path().into_iter().chain(run.operands()).map(str::to_string).collect();
     (scratch.read("out.wasm"), scratch.read("out.map"), lines)
 }
 
