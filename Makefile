@@ -83,7 +83,7 @@ test-published: tools build
 test-shell: tools build
 	scripts/test-shell
 
-# A function of 200 MB and a million functions: some minutes, and up to 16 GB of memory.
+# A function of 200 MB and half a million functions: some minutes, and up to 16 GB of memory.
 test-large: build
 	scripts/test-large $(TARGET)/release/wasm-opt
 
