@@ -84,3 +84,31 @@ fn function_names(reader: wasmparser::NameSectionReader<'_>) -> Result<HashMap<u
     }
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A module with so many imports of functions.
+    fn imports(count: u32) -> Vec<u8> {
+        let leb = |mut value: u32| {
+            let mut bytes = Vec::new();
+            while value >= 0x80 {
+                bytes.push(value as u8 | 0x80);
+                value >>= 7;
+            }
+            bytes.push(value as u8);
+            bytes
+        };
+        let imports = [leb(count), [0, 0, 0, 0].repeat(count as usize)].concat();
+        let section = [vec![2], leb(imports.len() as u32), imports].concat();
+        [b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0".to_vec(), section].concat()
+    }
+
+    #[test]
+    fn a_million_functions_are_the_most() {
+        assert_eq!(exceeded(&imports(1_000_000)), None);
+        let problem = exceeded(&imports(1_000_001)).expect("one too many");
+        assert!(problem.contains("1000001 functions") && problem.contains("fork-instrument-resume@FILE"), "{problem}");
+    }
+}
