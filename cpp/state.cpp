@@ -46,9 +46,9 @@ rust::Vec<SegmentRow> list_dropped_segments(Module& module) {
     void visitElemDrop(ElemDrop* curr) { elements.insert(curr->segment); }
   };
   Collector collector(data, elements);
-  bool is_repeated = module.start && starts_only(module);
+  bool skips_start = module.start && starts_only(module);
   for (auto& func : module.functions) {
-    if (!func->imported() && !(is_repeated && func->name == module.start)) {
+    if (!func->imported() && !(skips_start && func->name == module.start)) {
       collector.walk(func->body);
     }
   }

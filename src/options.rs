@@ -329,6 +329,7 @@ pub fn description() -> String {
     text + ")"
 }
 
+/// An error in the value of one of our options.
 pub fn bad(name: &str, value: &str, problem: &str) -> Error {
     let value = if value.is_empty() { String::new() } else { format!("@{value}") };
     Error::BadOption { argument: format!("{PREFIX}{name}{value}"), problem: problem.into() }

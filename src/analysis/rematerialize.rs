@@ -63,6 +63,14 @@ struct Decider<'a, 'm> {
     free: Vec<LocalIndex>,
 }
 
+/// How an operand is to be available, before a local is found for it if it is spilled.
+struct Decision {
+    operand: Row,
+    /// Sites whose frames will hold what it reads.
+    later: std::ops::Range<u32>,
+    carry: Result<Carry, SpillReason>,
+}
+
 impl Decider<'_, '_> {
     fn visit(&mut self, id: RegionId) {
         stacker::maybe_grow(64 * 1024, 4 * 1024 * 1024, || self.visit_region(id));
@@ -130,48 +138,38 @@ impl Decider<'_, '_> {
             if is_entry { children.len() } else { region.parts.last().map_or(0, |&(child, _)| child as usize) };
         // Past this row nothing can execute before the last landing that needs the operand.
         let until = if is_entry { row } else { self.last_row_before_landing(&region.parts) };
-        let mut decisions: Vec<_> = children[..needed]
-            .iter()
-            .zip(0..)
-            .map(|(&operand, child)| {
-                let later = self.later_sites(&region, child, is_entry);
-                (operand, later.clone(), self.decide(operand, until, later))
-            })
-            .collect();
+        let decision = |(&operand, child): (&Row, u32)| {
+            let later = self.later_sites(&region, child, is_entry);
+            Decision { operand, carry: self.decide(operand, until, later.clone()), later }
+        };
+        let mut decisions: Vec<Decision> = children[..needed].iter().zip(0..).map(decision).collect();
         self.share_inputs(&mut decisions);
-        for ((operand, _, decision), child) in decisions.into_iter().zip(0..) {
+        for (Decision { operand, carry, .. }, child) in decisions.into_iter().zip(0..) {
             let spill = |reason| Carry::Spill(self.spill_local(self.tree.node(operand).type_()), reason);
-            let carry = decision.unwrap_or_else(spill);
+            let carry = carry.unwrap_or_else(spill);
             self.plan.regions[id.0 as usize].carried.push(CarriedOperand { child, carry, test: None });
         }
     }
 
     /// Recomputes operands that are too dear one by one, if together they keep no more locals, and no larger ones, than
     /// there are values.
-    fn share_inputs(&self, decisions: &mut [(Row, std::ops::Range<u32>, Result<Carry, SpillReason>)]) {
-        let is_dear = |d: &&(Row, std::ops::Range<u32>, Result<Carry, SpillReason>)| {
-            d.2 == Err(SpillReason::Cost) && self.tree.node(d.0).type_().is_numeric()
-        };
-        let Some((_, later, _)) = decisions.iter().find(is_dear) else { return };
-        let later = later.clone();
-        let dear: Vec<Row> = decisions.iter().filter(is_dear).filter(|d| d.1 == later).map(|d| d.0).collect();
+    fn share_inputs(&self, decisions: &mut [Decision]) {
+        let is_dear =
+            |d: &Decision| d.carry == Err(SpillReason::Cost) && self.tree.node(d.operand).type_().is_numeric();
+        let Some(later) = decisions.iter().find(|d| is_dear(d)).map(|d| d.later.clone()) else { return };
+        let dear: Vec<&mut Decision> = decisions.iter_mut().filter(|d| is_dear(d) && d.later == later).collect();
         let mut kept: Vec<LocalIndex> = dear
             .iter()
-            .flat_map(|&operand| self.module.effects(self.tree.node(operand).expr()).reads)
+            .flat_map(|d| self.module.effects(self.tree.node(d.operand).expr()).reads)
             .filter(|&local| !later.clone().all(|site| self.is_held(local, site)))
             .collect();
         kept.sort_unstable();
         kept.dedup();
-        let bytes = |types: &mut dyn Iterator<Item = Type>| types.map(Type::size).sum::<u32>();
-        let values = bytes(&mut dear.iter().map(|&operand| self.tree.node(operand).type_()));
-        let locals = bytes(&mut kept.iter().map(|&local| self.plan.local_type(local)));
+        let values: u32 = dear.iter().map(|d| self.tree.node(d.operand).type_().size()).sum();
+        let locals: u32 = kept.iter().map(|&local| self.plan.local_type(local).size()).sum();
         let are_numbers = kept.iter().all(|&local| self.plan.local_type(local).is_numeric());
         if are_numbers && kept.len() <= dear.len() && locals <= values {
-            for (operand, _, decision) in decisions.iter_mut() {
-                if dear.contains(operand) {
-                    *decision = Ok(Carry::Recompute);
-                }
-            }
+            dear.into_iter().for_each(|d| d.carry = Ok(Carry::Recompute));
         }
     }
 
