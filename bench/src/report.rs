@@ -59,6 +59,8 @@ const LINES: &[Line] = &[
     line("compilation, wasmtime: memory", "compile.wasmtime.peak", Unit::Megabytes),
     line("unwind, V8", "unwind.v8", Unit::Microseconds),
     line("rewind, V8", "rewind.v8", Unit::Microseconds),
+    line("unwind, V8, first hundred", "unwind.v8-first", Unit::Microseconds),
+    line("rewind, V8, first hundred", "rewind.v8-first", Unit::Microseconds),
     line("unwind, wasmtime", "unwind.wasmtime", Unit::Microseconds),
     line("rewind, wasmtime", "rewind.wasmtime", Unit::Microseconds),
     depth("deepest recursion, V8", "deepest.recurse.v8"),

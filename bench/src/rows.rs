@@ -110,6 +110,10 @@ fn second_half(numbers: &[f64]) -> &[f64] {
     &numbers[numbers.len() / 2..]
 }
 
+fn first_hundred(numbers: &[f64]) -> &[f64] {
+    &numbers[..numbers.len().min(100)]
+}
+
 impl Subject<'_> {
     fn row(&self, row: Row, results: &mut Results) -> Result<()> {
         match row {
@@ -186,11 +190,17 @@ impl Subject<'_> {
 
     /// Medians of the medians of some processes each.
     fn forks(&self, results: &mut Results) -> Result<()> {
-        const STEPS: [(&str, &str); 4] =
-            [("v8", "unwind"), ("v8", "rewind"), ("wasmtime", "unwind"), ("wasmtime", "rewind")];
+        const STEPS: [(&str, &str, fn(&[f64]) -> &[f64]); 6] = [
+            ("v8", "unwind", second_half),
+            ("v8", "rewind", second_half),
+            ("v8-first", "unwind", first_hundred),
+            ("v8-first", "rewind", first_hundred),
+            ("wasmtime", "unwind", second_half),
+            ("wasmtime", "rewind", second_half),
+        ];
         let mut written = None;
         let instrumented = || self.variants.iter().filter(|variant| variant.column != Column::Plain);
-        let mut taken: Vec<[Vec<f64>; 4]> = instrumented().map(|_| Default::default()).collect();
+        let mut taken: Vec<[Vec<f64>; STEPS.len()]> = instrumented().map(|_| Default::default()).collect();
         for _ in 0..self.rounds.clamp(1, 5) {
             for (variant, taken) in instrumented().zip(&mut taken) {
                 let mut arguments = vec![self.module.entry.to_owned(), variant.argument(), "--".to_owned()];
@@ -205,17 +215,16 @@ impl Subject<'_> {
                     let expected = *written.get_or_insert(bytes);
                     ensure!(bytes == expected, "{}: {bytes} bytes written, not {expected}", variant.column.key());
                 }
-                self.set(results, variant.column, "forks", count);
                 self.set(results, variant.column, "bytes", number(&v8, "bytes")? / count);
                 self.set(results, variant.column, "bytes.most", number(&v8, "most")?);
-                for ((engine, step), taken) in STEPS.iter().zip(taken) {
-                    let value = if *engine == "v8" { &v8 } else { &wasmtime };
-                    taken.push(median(second_half(&numbers(&value[step]))));
+                for ((engine, step, part), taken) in STEPS.iter().zip(taken) {
+                    let value = if *engine == "wasmtime" { &wasmtime } else { &v8 };
+                    taken.push(median(part(&numbers(&value[step]))));
                 }
             }
         }
         for (variant, taken) in instrumented().zip(&taken) {
-            for ((engine, step), taken) in STEPS.iter().zip(taken) {
+            for ((engine, step, _), taken) in STEPS.iter().zip(taken) {
                 self.set(results, variant.column, &format!("{step}.{engine}"), median(taken));
             }
         }

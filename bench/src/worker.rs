@@ -1,7 +1,7 @@
 //! Processes that measure one thing and print it as JSON: `fork-bench worker NAME ARGUMENT...`.
 
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use wasmtime::{Module, Result, bail, ensure, format_err};
@@ -11,8 +11,9 @@ use crate::guest::{Forks, Guest, Program, engine};
 
 /// A function with arguments is over too soon to be timed: it is called this often.
 const CALLS: u32 = 20_000;
-/// How often, when each call forks once.
-const FORKING_CALLS: u32 = 500;
+/// How often a program forks before it is not run again, and how long that may take.
+const ENOUGH_FORKS: usize = 2_000;
+const ENOUGH_TIME: Duration = Duration::from_secs(2);
 
 pub fn main(arguments: &[String]) -> Result<()> {
     let Some((name, rest)) = arguments.split_first() else { bail!("a worker has a name") };
@@ -106,19 +107,24 @@ fn run(arguments: &[String]) -> Result<Value> {
     Ok(json!({ "seconds": seconds, "code": code }))
 }
 
-/// `ENTRY KIND=FILE[,RESUME] -- ARGUMENT...`: forks in place at every call of the entry.
+/// `ENTRY KIND=FILE[,RESUME] -- ARGUMENT...`: forks in place at every call of the entry. What few forks take is chance: the
+/// program runs again until it has forked often.
 fn fork(arguments: &[String]) -> Result<Value> {
     let (words, args, numbers) = split(arguments)?;
     let [entry, program] = words else { bail!("an entry and a program") };
     let engine = engine()?;
     let program = Program::compile(&engine, program)?;
-    let mut guest = Guest::new(&engine, &program, args, entry)?;
-    guest.prepare(&program, 1 << 20)?;
     let mut forks = Forks::default();
-    for _ in 0..if numbers.is_empty() { 1 } else { FORKING_CALLS } {
+    let mut written = None;
+    let begun = Instant::now();
+    while forks.unwinds.len() < ENOUGH_FORKS && begun.elapsed() < ENOUGH_TIME {
+        let mut guest = Guest::new(&engine, &program, args, entry)?;
+        guest.prepare(&program, 1 << 20)?;
         ensure!(guest.run(&numbers, &mut forks)?.is_some(), "out of stack");
+        let bytes = *written.get_or_insert(guest.written());
+        ensure!(bytes == guest.written(), "another run wrote {} bytes, not {bytes}", guest.written());
     }
-    Ok(json!({ "unwind": forks.unwinds, "rewind": forks.rewinds, "written": guest.written() }))
+    Ok(json!({ "unwind": forks.unwinds, "rewind": forks.rewinds, "written": written }))
 }
 
 /// `KIND=FILE[,RESUME] recurse|rewind`: the deepest recursion that returns, or that can be unwound and rewound.
