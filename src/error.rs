@@ -54,10 +54,10 @@ pub enum Error {
     )]
     StartIsEntry(String),
     #[error(
-        "function {0} switches to another stack (resume, resume_throw, switch): a fork can save the stack that it is on, and no \
-         other. Instrument a build of the program without stack switching"
+        "function {function} switches to another stack, at {call}: a fork can save the stack that it is on, and no other. \
+         Instrument a build of the program without stack switching"
     )]
-    SeveralStacks(String),
+    SeveralStacks { function: String, call: String },
     #[error(
         "function {function}: {local} of type {type_} is live across the call {call} and cannot be saved in memory: \
          clear it before the call, or keep such references in tables with --pass-arg=fork-instrument-refs@tables"

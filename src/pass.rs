@@ -15,7 +15,7 @@ use crate::analysis::regions::Joined;
 use crate::analysis::state::HiddenState;
 use crate::error::Error;
 use crate::frame::lay_out_masks;
-use crate::ir::{self, CallSite, Function, FunctionImport, GlobalRow, Hierarchy, Module, Name, Pass, TableRow, Type};
+use crate::ir::{self, CallSite, Function, FunctionImport, GlobalRow, Hierarchy, Kind, Module, Name, Node, Pass, TableRow, Type};
 use crate::limits;
 use crate::options::{self, Options, Refs, Sharing};
 use crate::output;
@@ -136,7 +136,7 @@ fn find_path(module: Module<'_>, options: &Options) -> Result<Option<ForkPath>, 
         path.explain().iter().for_each(|line| eprintln!("{line}"));
     }
     check_start(module, &path)?;
-    check_stacks(&path)?;
+    check_stacks(module, &path)?;
     Ok(Some(path))
 }
 
@@ -238,10 +238,13 @@ fn check_start(module: Module<'_>, path: &ForkPath) -> Result<(), Error> {
 }
 
 /// A fork on one stack cannot save the others.
-fn check_stacks(path: &ForkPath) -> Result<(), Error> {
+fn check_stacks(module: Module<'_>, path: &ForkPath) -> Result<(), Error> {
     match path.sites(kind::STACK_SWITCH).next() {
-        Some(switch) if !path.defined().is_empty() => {
-            Err(Error::SeveralStacks(path.function(switch.caller).name().text()))
+        Some(site) if !path.defined().is_empty() => {
+            let function = module.function_at(path.function(site.caller));
+            let is_switch = |node: &&Node| node.kind() == Kind::StackSwitch;
+            let call = function.nodes().iter().find(is_switch).map(|node| module.print_expression(node.expr()));
+            Err(Error::SeveralStacks { function: function.name(), call: call.unwrap_or_default() })
         }
         _ => Ok(()),
     }

@@ -337,6 +337,8 @@ pub enum Kind {
     RefCast,
     RefAs,
     RefTest,
+    /// `resume`, `resume_throw` or `switch`.
+    StackSwitch,
     Other,
 }
 
@@ -382,6 +384,9 @@ impl Kind {
                 (c::BinaryenRefCastId(), Kind::RefCast),
                 (c::BinaryenRefAsId(), Kind::RefAs),
                 (c::BinaryenRefTestId(), Kind::RefTest),
+                (c::BinaryenResumeId(), Kind::StackSwitch),
+                (c::BinaryenResumeThrowId(), Kind::StackSwitch),
+                (c::BinaryenStackSwitchId(), Kind::StackSwitch),
             ]
         };
         let mut kinds = Vec::new();
