@@ -161,6 +161,38 @@ void add_import(Module& first, Module& second, ModuleItemKind kind, Name name, N
   }
 }
 
+// Slots of the table of functions that stay are filled by the first module, the others by the second; neighbours share a
+// segment.
+void divide_slots(Module& first, Module& second, const Split& split, Name table, const std::unordered_set<Name>& moved) {
+  std::unordered_set<Name> entered;
+  for (auto& entry : split.entries) {
+    entered.insert(to_name(entry.function));
+  }
+  first.removeElementSegments([&](ElementSegment* segment) {
+    return segment->table == table && segment->data.size() &&
+           std::all_of(segment->data.begin(), segment->data.end(), [&](Expression* item) {
+             auto* ref = item->dynCast<RefFunc>();
+             return ref && entered.count(ref->func);
+           });
+  });
+  ElementSegment* open[2] = {nullptr, nullptr};
+  uint64_t next[2] = {0, 0};
+  for (auto& entry : split.entries) {
+    auto name = to_name(entry.function);
+    int side = moved.count(name) ? 1 : 0;
+    auto& owner = side ? second : first;
+    auto* owner_table = owner.getTable(table);
+    if (!open[side] || next[side] != entry.index) {
+      auto offset = Builder(owner).makeConst(Literal::makeFromInt64(entry.index, owner_table->addressType));
+      auto segment = std::make_unique<ElementSegment>(table, offset, owner_table->type);
+      segment->name = "fork.resume." + std::to_string(entry.index);
+      open[side] = owner.addElementSegment(std::move(segment));
+    }
+    open[side]->data.push_back(Builder(owner).makeRefFunc(name));
+    next[side] = entry.index + 1;
+  }
+}
+
 } // namespace
 
 bool uses_segments(const Function& func) {
@@ -219,34 +251,7 @@ std::unique_ptr<SecondModule> split_module(Module& first, const Split& split) {
     }
   }
 
-  // Slots of functions that stay are filled by the first module, the others by the second; neighbours share a segment.
-  std::unordered_set<Name> entered;
-  for (auto& entry : split.entries) {
-    entered.insert(to_name(entry.function));
-  }
-  first.removeElementSegments([&](ElementSegment* segment) {
-    return segment->table == table && segment->data.size() &&
-           std::all_of(segment->data.begin(), segment->data.end(), [&](Expression* item) {
-             auto* ref = item->dynCast<RefFunc>();
-             return ref && entered.count(ref->func);
-           });
-  });
-  ElementSegment* open[2] = {nullptr, nullptr};
-  uint64_t next[2] = {0, 0};
-  for (auto& entry : split.entries) {
-    auto name = to_name(entry.function);
-    int side = moved.count(name) ? 1 : 0;
-    auto& owner = side ? second : first;
-    auto* owner_table = owner.getTable(table);
-    if (!open[side] || next[side] != entry.index) {
-      auto offset = Builder(owner).makeConst(Literal::makeFromInt64(entry.index, owner_table->addressType));
-      auto segment = std::make_unique<ElementSegment>(table, offset, owner_table->type);
-      segment->name = "fork.resume." + std::to_string(entry.index);
-      open[side] = owner.addElementSegment(std::move(segment));
-    }
-    open[side]->data.push_back(Builder(owner).makeRefFunc(name));
-    next[side] = entry.index + 1;
-  }
+  divide_slots(first, second, split, table, moved);
   first.removeFunctions([&](Function* func) { return moved.count(func->name); });
   first.removeGlobals([&](Global* global) { return moved_globals.count(global->name); });
 

@@ -15,7 +15,9 @@ use crate::analysis::regions::Joined;
 use crate::analysis::state::HiddenState;
 use crate::error::Error;
 use crate::frame::lay_out_masks;
-use crate::ir::{self, CallSite, Function, FunctionImport, GlobalRow, Hierarchy, Kind, Module, Name, Node, Pass, TableRow, Type};
+use crate::ir::{
+    self, CallSite, Function, FunctionImport, GlobalRow, Hierarchy, Kind, Module, Name, Node, Pass, TableRow, Type,
+};
 use crate::limits;
 use crate::options::{self, Options, Refs, Sharing};
 use crate::output;

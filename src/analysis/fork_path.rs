@@ -77,6 +77,77 @@ pub struct ForkPath {
     others: Vec<CallSite>,
 }
 
+/// Who calls what.
+struct Callers {
+    direct: HashMap<u32, Vec<u32>>,
+    /// Callers through one table (or a reference) and type share their targets: a group for each such pair, in the order in
+    /// which they are met.
+    groups: Vec<(Option<Name>, Vec<u32>)>,
+    /// The groups that can call a function.
+    groups_of: HashMap<u32, Vec<usize>>,
+    /// Groups that [`Callers::of`] has given.
+    given: Vec<bool>,
+}
+
+impl Callers {
+    fn collect(path: &ForkPath, module: Module<'_>, calls: &[CallSite], options: &Options) -> Callers {
+        let mut direct: HashMap<u32, Vec<u32>> = HashMap::new();
+        let (mut groups, mut types) = (Vec::new(), Vec::new());
+        let mut group_at: HashMap<(Option<Name>, usize), usize> = HashMap::new();
+        for call in calls {
+            match (call.kind, call.target()) {
+                (kind::CALL, Some(callee)) => direct.entry(path.index[&callee]).or_default().push(call.caller),
+                (kind::CALL_INDIRECT | kind::CALL_REF, table) if !options.ignore_indirect => {
+                    let group = *group_at.entry((table, call.heap_type)).or_insert_with(|| {
+                        groups.push((table, Vec::new()));
+                        types.push(call.heap_type);
+                        groups.len() - 1
+                    });
+                    groups[group].1.push(call.caller);
+                }
+                _ => {}
+            }
+        }
+        let mut groups_of: HashMap<u32, Vec<usize>> = HashMap::new();
+        for (group, (&(table, _), &heap_type)) in groups.iter().zip(&types).enumerate() {
+            for target in path.targets(module, table, heap_type) {
+                groups_of.entry(target).or_default().push(group);
+            }
+        }
+        let given = vec![false; groups.len()];
+        Callers { direct, groups, groups_of, given }
+    }
+
+    /// Those that call through tables which other modules share.
+    fn of_other_modules(&self, shared_tables: &HashSet<Name>) -> Vec<(u32, Reason)> {
+        let mut reached = Vec::new();
+        for (table, callers) in &self.groups {
+            let Some(table) = table.filter(|t| shared_tables.contains(t)) else { continue };
+            reached.extend(callers.iter().map(|&caller| (caller, Reason::CallsOtherModules(table))));
+        }
+        reached
+    }
+
+    /// Those that can call a function, but for what has been given for another one with the same table and type.
+    fn of(&mut self, callee: u32) -> Vec<(u32, Reason)> {
+        let mut reached: Vec<(u32, Reason)> = Vec::new();
+        for &caller in self.direct.get(&callee).into_iter().flatten() {
+            reached.push((caller, Reason::Calls(callee)));
+        }
+        for &group in self.groups_of.get(&callee).into_iter().flatten() {
+            if !std::mem::replace(&mut self.given[group], true) {
+                let (table, callers) = &self.groups[group];
+                let reason = match *table {
+                    Some(table) => Reason::CallsThroughTable(table, callee),
+                    None => Reason::CallsReference(callee),
+                };
+                reached.extend(callers.iter().map(|&caller| (caller, reason)));
+            }
+        }
+        reached
+    }
+}
+
 impl ForkPath {
     /// `calls` are the module's.
     pub fn discover(module: Module<'_>, options: &Options, calls: Vec<CallSite>) -> ForkPath {
@@ -184,33 +255,9 @@ impl ForkPath {
         held.iter().copied().filter(|&f| module.is_sub_type(self.functions[f as usize].heap_type, heap_type)).collect()
     }
 
+    /// Everything that can reach an entry, from the entries, the lists and the calls to other modules on.
     fn close(&mut self, module: Module<'_>, calls: &[CallSite], options: &Options) {
-        let mut callers: HashMap<u32, Vec<u32>> = HashMap::new();
-        // Callers through one table and type share their targets: a node of its own for each such pair, in the order
-        // in which they are met.
-        let mut groups: Vec<(Option<Name>, usize, Vec<u32>)> = Vec::new();
-        let mut group_at: HashMap<(Option<Name>, usize), usize> = HashMap::new();
-        for call in calls {
-            match (call.kind, call.target()) {
-                (kind::CALL, Some(callee)) => callers.entry(self.index[&callee]).or_default().push(call.caller),
-                (kind::CALL_INDIRECT | kind::CALL_REF, table) if !options.ignore_indirect => {
-                    let group = *group_at.entry((table, call.heap_type)).or_insert_with(|| {
-                        groups.push((table, call.heap_type, Vec::new()));
-                        groups.len() - 1
-                    });
-                    groups[group].2.push(call.caller);
-                }
-                _ => {}
-            }
-        }
-        let mut groups_of: HashMap<u32, Vec<usize>> = HashMap::new();
-        for (group, &(table, heap_type, _)) in groups.iter().enumerate() {
-            for target in self.targets(module, table, heap_type) {
-                groups_of.entry(target).or_default().push(group);
-            }
-        }
-        let mut group_done = vec![false; groups.len()];
-
+        let mut callers = Callers::collect(self, module, calls, options);
         let removed: HashSet<u32> = self.matching(&options.remove_list).into_iter().collect();
         let only: Option<HashSet<u32>> =
             options.only_list.as_ref().map(|list| self.matching(list).into_iter().collect());
@@ -236,39 +283,18 @@ impl ForkPath {
                 }
             }
         }
-        for (table, _, group_callers) in &groups {
-            let Some(table) = table.filter(|t| self.shared_tables.contains(t)) else { continue };
-            for &caller in group_callers {
-                if self.reasons[caller as usize].is_none() && allowed(caller) {
-                    self.reasons[caller as usize] = Some(Reason::CallsOtherModules(table));
-                    queue.push(caller);
-                }
-            }
-        }
+        let mut reached = callers.of_other_modules(&self.shared_tables);
         let mut next = 0;
-        while next < queue.len() {
-            let callee = queue[next];
-            next += 1;
-            let mut reached: Vec<(u32, Reason)> = Vec::new();
-            for caller in callers.get(&callee).into_iter().flatten() {
-                reached.push((*caller, Reason::Calls(callee)));
-            }
-            for &group in groups_of.get(&callee).into_iter().flatten() {
-                if !std::mem::replace(&mut group_done[group], true) {
-                    let (table, _, group_callers) = &groups[group];
-                    let reason = match *table {
-                        Some(table) => Reason::CallsThroughTable(table, callee),
-                        None => Reason::CallsReference(callee),
-                    };
-                    reached.extend(group_callers.iter().map(|&caller| (caller, reason)));
-                }
-            }
+        loop {
             for (caller, reason) in reached {
                 if self.reasons[caller as usize].is_none() && allowed(caller) {
                     self.reasons[caller as usize] = Some(reason);
                     queue.push(caller);
                 }
             }
+            let Some(&callee) = queue.get(next) else { break };
+            next += 1;
+            reached = callers.of(callee);
         }
     }
 

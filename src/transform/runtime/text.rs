@@ -205,29 +205,14 @@ impl<'a> Text<'a> {
         (offsets, offset)
     }
 
-    fn transitions(&mut self) {
-        let (ptr, memory) = (self.ptr, self.memory.clone());
-        let layout = self.runtime.layout();
-        let (offsets, frames) = self.global_offsets();
-        let reserve = self.reserve();
-        // `end` less one is right where there is no bound, too. A byte in front of it is kept: frames that ended at the end
-        // of the address space would have the position 0.
-        let needed = match self.runtime.sharing {
-            Sharing::None => format!("({ptr}.const {})", frames + self.needs.reserve),
-            _ => format!("({ptr}.add ({ptr}.const {frames}) {reserve})"),
-        };
-        let (frames_id, has_frames) = (self.id("frames"), self.has_frames_global());
-        let set_frames =
-            |value: &str| if has_frames { format!("(global.set {frames_id} {value})") } else { String::new() };
-        let frames_at_unwind = set_frames(&self.position());
-        let frames_at_rewind = set_frames(&format!("({ptr}.add (local.get $buffer) ({ptr}.const {frames}))"));
-        let (state, buffer, position, limit) =
-            (self.id("state"), self.id("buffer"), self.id("position"), self.id("limit"));
+    /// Code that writes the globals to `$buffer`, and code that puts them back and drops segments again.
+    fn save_and_restore(&self, offsets: &[u64]) -> (String, String) {
+        let memory = &self.memory;
         let (save, restore): (Vec<String>, Vec<String>) = self
             .needs
             .globals
             .iter()
-            .zip(&offsets)
+            .zip(offsets)
             .enumerate()
             .map(|(i, (global, offset))| {
                 let (type_, name) = (Type::from_id(global.type_id).in_frame(), quoted(&global.name));
@@ -252,6 +237,28 @@ impl<'a> Text<'a> {
         if self.runtime.has_drops {
             restore += &format!("\n  (call {})", self.id("drop_again"));
         }
+        (save, restore)
+    }
+
+    fn transitions(&mut self) {
+        let (ptr, memory) = (self.ptr, self.memory.clone());
+        let layout = self.runtime.layout();
+        let (offsets, frames) = self.global_offsets();
+        let reserve = self.reserve();
+        // `end` less one is right where there is no bound, too. A byte in front of it is kept: frames that ended at the end
+        // of the address space would have the position 0.
+        let needed = match self.runtime.sharing {
+            Sharing::None => format!("({ptr}.const {})", frames + self.needs.reserve),
+            _ => format!("({ptr}.add ({ptr}.const {frames}) {reserve})"),
+        };
+        let (frames_id, has_frames) = (self.id("frames"), self.has_frames_global());
+        let set_frames =
+            |value: &str| if has_frames { format!("(global.set {frames_id} {value})") } else { String::new() };
+        let frames_at_unwind = set_frames(&self.position());
+        let frames_at_rewind = set_frames(&format!("({ptr}.add (local.get $buffer) ({ptr}.const {frames}))"));
+        let (state, buffer, position, limit) =
+            (self.id("state"), self.id("buffer"), self.id("position"), self.id("limit"));
+        let (save, restore) = self.save_and_restore(&offsets);
         let (begin, end) = (self.id("unwind_begin"), self.id("unwind_end"));
         let unwinding = self.set_state(abi::State::Unwinding);
         // A reference in a global that fits in no table.
