@@ -161,9 +161,10 @@ void add_import(Module& first, Module& second, ModuleItemKind kind, Name name, N
   }
 }
 
-// Slots of the table of functions that stay are filled by the first module, the others by the second; neighbours share a
-// segment.
-void divide_slots(Module& first, Module& second, const Split& split, Name table, const std::unordered_set<Name>& moved) {
+// Slots of the table of functions that stay are filled by the first module, the others by the second; neighbours share
+// a segment.
+void divide_slots(Module& first, Module& second, const Split& split, Name table,
+                  const std::unordered_set<Name>& moved) {
   std::unordered_set<Name> entered;
   for (auto& entry : split.entries) {
     entered.insert(to_name(entry.function));
