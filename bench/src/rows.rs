@@ -190,7 +190,8 @@ impl Subject<'_> {
 
     /// Medians of the medians of some processes each.
     fn forks(&self, results: &mut Results) -> Result<()> {
-        const STEPS: [(&str, &str, fn(&[f64]) -> &[f64]); 6] = [
+        type Part = fn(&[f64]) -> &[f64];
+        const STEPS: [(&str, &str, Part); 6] = [
             ("v8", "unwind", second_half),
             ("v8", "rewind", second_half),
             ("v8-first", "unwind", first_hundred),
