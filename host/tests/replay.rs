@@ -234,8 +234,8 @@ fn the_start_function_runs_once_for_the_trace() {
     }
 }
 
-#[test]
-fn a_wasi_entry_does_its_work_once() {
+/// `frames`: the memory that the buffer is in, besides the program's own.
+fn replay_wasi_entry(frames: Option<&str>) {
     let wasm = r#"(module
         (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
         (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
@@ -256,16 +256,35 @@ fn a_wasi_entry_does_its_work_once() {
         (func (export "wpk_fork_unwind_end") (global.set $state (i32.const 0)))
         (func (export "wpk_fork_rewind_begin") (param i32) (global.set $state (i32.const 2)))
         (func (export "wpk_fork_rewind_end") (global.set $state (i32.const 0)))"#;
+    let fork = match frames {
+        Some(name) => {
+            fork.replace("i32.store", "i32.store $frames")
+                + &format!("(memory $frames 1) (export \"{name}\" (memory $frames))")
+        }
+        None => fork.to_owned(),
+    };
     let original = wasm.replace("FORK", "").replace("LEAVE", "");
-    let forked = wasm.replace("FORK", fork).replace("LEAVE", "(if (global.get $state) (then (return)))");
+    let forked = wasm.replace("FORK", &fork).replace("LEAVE", "(if (global.get $state) (then (return)))");
     let entries = vec![Entry::parse("wasi_snapshot_preview1.fd_*")];
     let reference = Replay { entries: entries.clone(), ..Replay::new(original.as_bytes()) }.run().unwrap();
     assert_eq!(reference.end, End::Exited(4));
     assert_eq!(reference.stdout, b"hello\n");
     for schedule in [Schedule::Never, Schedule::FollowChild, Schedule::FollowParent, Schedule::ForkAt(0)] {
-        let outcome = Replay { entries: entries.clone(), ..strict(&forked, schedule) }.run().unwrap();
+        let memory = frames.map(str::to_owned);
+        let outcome = Replay { entries: entries.clone(), memory, ..strict(&forked, schedule) }.run().unwrap();
         assert_same(&reference, &outcome);
+        assert_eq!(outcome.forks, u64::from(!matches!(schedule, Schedule::Never)));
     }
+}
+
+#[test]
+fn a_wasi_entry_does_its_work_once() {
+    replay_wasi_entry(None);
+}
+
+#[test]
+fn a_wasi_entry_works_on_the_programs_memory_wherever_frames_are() {
+    replay_wasi_entry(Some("frames"));
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use wasmtime::{
-    AsContextMut, Caller, Engine, ExnRef, ExnRefPre, ExnType, Func, FuncType, Instance, Memory, Module, Result, Store,
-    StoreLimits, StoreLimitsBuilder, Tag, TagType, Val, bail, format_err,
+    AsContextMut, Caller, Engine, ExnRef, ExnRefPre, ExnType, Extern, Func, FuncType, Instance, Memory, Module, Result,
+    Store, StoreLimits, StoreLimitsBuilder, Tag, TagType, Val, bail, format_err,
 };
 
 use super::answers;
@@ -376,16 +376,13 @@ impl Import {
     }
 
     fn perform_wasi(&self, cx: Cx<'_, '_>, function: wasi::Function, args: &[Val], results: &mut [Val]) -> Result<()> {
-        let memory = match cx.data().memory {
-            Some(memory) => memory,
-            None => cx
-                .data()
-                .spec
-                .memory
-                .clone()
-                .and_then(|name| cx.get_export(&name)?.into_memory())
-                .ok_or_else(|| format_err!("{} was called, but there is no memory", self.name))?,
-        };
+        // The buffer can be in another one.
+        let exported = cx.get_export("memory").and_then(Extern::into_memory);
+        let chosen = cx.data().spec.memory.clone();
+        let memory = exported
+            .or(cx.data().memory)
+            .or_else(|| cx.get_export(&chosen?)?.into_memory())
+            .ok_or_else(|| format_err!("{} was called, but there is no memory", self.name))?;
         let numbers: Vec<u64> = args.iter().map(unsigned).collect();
         let (bytes, world) = memory.data_and_store_mut(&mut *cx);
         let result = function.call(bytes, world.spec.wide, &mut world.wasi, &numbers);
