@@ -266,11 +266,13 @@ fn replay_wasi_entry(frames: Option<&str>) {
     let original = wasm.replace("FORK", "").replace("LEAVE", "");
     let forked = wasm.replace("FORK", &fork).replace("LEAVE", "(if (global.get $state) (then (return)))");
     let entries = vec![Entry::parse("wasi_snapshot_preview1.fd_*")];
-    let reference = Replay { entries: entries.clone(), ..Replay::new(original.as_bytes()) }.run().unwrap();
+    let memory = frames.map(str::to_owned);
+    let reference = Replay { entries: entries.clone(), memory: memory.clone(), ..Replay::new(original.as_bytes()) };
+    let reference = reference.run().unwrap();
     assert_eq!(reference.end, End::Exited(4));
     assert_eq!(reference.stdout, b"hello\n");
     for schedule in [Schedule::Never, Schedule::FollowChild, Schedule::FollowParent, Schedule::ForkAt(0)] {
-        let memory = frames.map(str::to_owned);
+        let memory = memory.clone();
         let outcome = Replay { entries: entries.clone(), memory, ..strict(&forked, schedule) }.run().unwrap();
         assert_same(&reference, &outcome);
         assert_eq!(outcome.forks, u64::from(!matches!(schedule, Schedule::Never)));
