@@ -346,12 +346,17 @@ fn make_plans<'m>(
         functions.iter().map(|_| Mutex::new(None)).collect();
     let is_too_large = AtomicBool::new(false);
     pass.for_each_function(functions, &|i, function| {
-        let listing = Listing::of(function);
+        let mut listing = Listing::of(function);
         // Each expression takes a byte or more.
         if listing.row_count() > limits::BODY || function.local_types().len() > limits::LOCALS {
             is_too_large.store(true, Ordering::Relaxed);
         }
-        let joins = analysis::joins::find(module, path, function, &listing);
+        // Finding out what is live can change code that cannot be reached.
+        let liveness = analysis::joins::has_handlers(&listing).then(|| function.liveness(module));
+        if liveness.is_some() {
+            listing = Listing::of(function);
+        }
+        let joins = analysis::joins::find(module, path, function, &listing, liveness.as_ref());
         let joined = transform::joins::mark(module, runtime, &listing, &joins);
         // The plan makes another, of the marked body, and each can be larger than the body.
         drop(listing);

@@ -12,7 +12,8 @@
 //! once, and there the resume function goes on, with whatever the resumed callee returns.
 //!
 //! A call's value is followed into a local, out of blocks and arms, and over unconditional branches out of blocks. It is
-//! not followed out of anything that could catch the resumed callee's exception.
+//! not followed out of anything that could catch the resumed callee's exception, and not into a local that what catches it
+//! may read: there the local has its old value still.
 //!
 //! In a loop, ways that come by without a call pay for the test in each turn: there must not be more of them than of the
 //! calls.
@@ -24,7 +25,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::analysis::fork_path::{CallClass, ForkPath};
 use crate::analysis::listing::{Listing, Row};
-use crate::ir::{Function, Kind, Module, Name, Type};
+use crate::ir::{Function, Kind, Liveness, Module, Name, Type};
 use crate::plan::LocalIndex;
 
 /// Expressions that are looked at to find out from where a point is reached, at most.
@@ -52,8 +53,14 @@ pub struct Join {
     end: Row,
 }
 
-/// The joins of a function's landings.
-pub fn find(module: Module<'_>, path: &ForkPath, function: Function<'_>, listing: &Listing) -> Vec<Join> {
+/// The joins of a function's landings. `liveness` is that of a function that catches exceptions.
+pub fn find(
+    module: Module<'_>,
+    path: &ForkPath,
+    function: Function<'_>,
+    listing: &Listing,
+    liveness: Option<&Liveness>,
+) -> Vec<Join> {
     let mut groups: BTreeMap<(Point, Type), Join> = BTreeMap::new();
     for row in listing.rows_in_order().filter(|&row| listing.node(row).is_call()) {
         let node = listing.node(row);
@@ -69,6 +76,12 @@ pub fn find(module: Module<'_>, path: &ForkPath, function: Function<'_>, listing
             CallClass::Indirect => None,
         };
         let Some((point, end)) = follow(listing, row) else { continue };
+        // The call's value is not in the local yet: whoever reads it has caught an exception of the call.
+        let is_read_when_caught =
+            |local| liveness.is_some_and(|live| live.is_reachable(expr) && live.after(expr).contains(&local));
+        if matches!(point, Point::Statement { local: Some(local), .. } if is_read_when_caught(local)) {
+            continue;
+        }
         let join = groups.entry((point, result)).or_insert(Join { point, calls: Vec::new(), result, callee, end });
         join.calls.push(row);
         join.callee = join.callee.filter(|_| join.callee == callee);
@@ -90,6 +103,11 @@ pub fn find(module: Module<'_>, path: &ForkPath, function: Function<'_>, listing
         }
     }
     largest.into_values().collect()
+}
+
+/// Whether a function catches exceptions.
+pub fn has_handlers(listing: &Listing) -> bool {
+    listing.rows_in_order().any(|row| matches!(listing.node(row).kind(), Kind::Try | Kind::TryTable))
 }
 
 /// Whether the value of a call is also that of a block or an arm around it.

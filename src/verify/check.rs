@@ -201,7 +201,11 @@ impl<'a, 'm> Checker<'a, 'm> {
         let mut machine = self.after_call(row, state, self.returned(site));
         let (_, after) = self.body.calls[&self.rows[site.0 as usize]];
         match machine.run() {
-            Stop::Call { .. } if machine.place() == Some(after) => Ok(()),
+            Stop::Call { .. } if machine.place() == Some(after) => {
+                let is_lost = |&local: &u32| machine.locals()[local as usize] != Value::local(local);
+                let lost = self.plan.landing(site).live.iter().copied().find(is_lost);
+                lost.map_or(Ok(()), |local| Err(Problem::LostOnTheWay(local)))
+            }
             Stop::Call { function, .. } => Err(Problem::CallsUnwinding(function.text())),
             Stop::Return => Err(Problem::MissesJoin),
             Stop::Fault(fault) => Err(Problem::NoWayOut(fault)),

@@ -45,6 +45,8 @@ pub enum Problem {
     NoWayOut(Fault),
     #[error("unwinding misses the place where calls that go on alike meet")]
     MissesJoin,
+    #[error("on the way to where calls that go on alike meet, the local {0} gets another value")]
+    LostOnTheWay(LocalIndex),
     #[error("unwinding calls {0}")]
     CallsUnwinding(String),
     #[error("{0}: it returns something other than zero")]
