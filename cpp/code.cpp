@@ -168,7 +168,7 @@ bool fold_constants(size_t address, rust::Slice<const uint64_t> operands, uint64
   auto run = [&](Expression* expression) {
     try {
       auto flow = folder.visit(expression);
-      if (flow.breaking() || flow.values.size() != 1 || !has_bits(flow.values[0].type)) {
+      if (flow.breaking() || flow.values.size() != 1 || !has_bits(flow.values[0].type) || flow.values[0].isNaN()) {
         return false;
       }
       result = bits(flow.values[0]);

@@ -99,8 +99,8 @@ impl TableSegment {
 }
 
 impl<'m> Expr<'m> {
-    /// The value of a unary or binary operation on numbers that are these bits; `None` if it traps, or is no such
-    /// operation. A second operand that is a constant can be left out.
+    /// The value of a unary or binary operation on numbers that are these bits; `None` if it traps, if it is a
+    /// NaN, whose bits engines choose, or if it is no such operation. A second operand that is a constant can be left out.
     pub fn fold(self, operands: &[u64]) -> Option<u64> {
         let mut result = 0;
         bridge::fold_constants(self.address(), operands, &mut result).then_some(result)
