@@ -70,9 +70,11 @@ pub struct ForkPath {
     has_open_table: bool,
     /// Imported and exported tables, if other modules share the state, so that any call through them may fork.
     shared_tables: HashSet<Name>,
-    /// (table, heap type) and heap type pairs through which a function of the fork path can be called.
+    /// Pairs of a table and a heap type through which a function of the fork path can be called.
     forking_tables: HashSet<(Name, usize)>,
-    forking_references: HashSet<usize>,
+    /// By the type of a reference that is called, whether a function that forks can be called.
+    forking_references: HashMap<usize, bool>,
+    ignores_indirect: bool,
     /// All sites but calls.
     others: Vec<CallSite>,
 }
@@ -170,7 +172,8 @@ impl ForkPath {
             has_open_table: false,
             shared_tables: HashSet::new(),
             forking_tables: HashSet::new(),
-            forking_references: HashSet::new(),
+            forking_references: HashMap::new(),
+            ignores_indirect: options.ignore_indirect,
             others: Vec::new(),
         };
         path.find_references(module, &calls);
@@ -255,6 +258,11 @@ impl ForkPath {
         held.iter().copied().filter(|&f| module.is_sub_type(self.functions[f as usize].heap_type, heap_type)).collect()
     }
 
+    /// Whether an indirect call can reach a function that forks.
+    fn can_fork(&self, module: Module<'_>, table: Option<Name>, heap_type: usize) -> bool {
+        self.targets(module, table, heap_type).iter().any(|&f| self.reasons[f as usize].is_some())
+    }
+
     /// Everything that can reach an entry, from the entries, the lists and the calls to other modules on.
     fn close(&mut self, module: Module<'_>, calls: &[CallSite], options: &Options) {
         let mut callers = Callers::collect(self, module, calls, options);
@@ -309,14 +317,12 @@ impl ForkPath {
                 _ => continue,
             };
             let forks = *seen.entry((table, call.heap_type)).or_insert_with(|| {
-                table.is_some_and(|t| self.shared_tables.contains(&t))
-                    || self.targets(module, table, call.heap_type).iter().any(|&f| self.reasons[f as usize].is_some())
+                table.is_some_and(|t| self.shared_tables.contains(&t)) || self.can_fork(module, table, call.heap_type)
             });
-            if forks {
-                match table {
-                    Some(table) => drop(self.forking_tables.insert((table, call.heap_type))),
-                    None => drop(self.forking_references.insert(call.heap_type)),
-                }
+            match table {
+                Some(table) if forks => drop(self.forking_tables.insert((table, call.heap_type))),
+                Some(_) => {}
+                None => drop(self.forking_references.insert(call.heap_type, forks)),
             }
         }
     }
@@ -343,7 +349,7 @@ impl ForkPath {
     }
 
     /// What the call can do.
-    pub fn classify(&self, _module: Module<'_>, call: Expr<'_>) -> CallClass {
+    pub fn classify(&self, module: Module<'_>, call: Expr<'_>) -> CallClass {
         let Some(call) = call.describe_call() else { return CallClass::CannotFork };
         let forks = match (call.kind, call.target()) {
             (kind::CALL, target) => {
@@ -358,7 +364,11 @@ impl ForkPath {
                 };
             }
             (kind::CALL_INDIRECT, Some(table)) => self.forking_tables.contains(&(table, call.heap_type)),
-            _ => self.forking_references.contains(&call.heap_type),
+            // Types have become narrower where the code has been changed since.
+            _ => match self.forking_references.get(&call.heap_type) {
+                Some(&forks) => forks,
+                None => !self.ignores_indirect && self.can_fork(module, None, call.heap_type),
+            },
         };
         if forks { CallClass::Indirect } else { CallClass::CannotFork }
     }
