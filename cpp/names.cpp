@@ -45,14 +45,14 @@ struct NameMapper : public WalkerPass<PostWalker<NameMapper, UnifiedExpressionVi
   }
 };
 
-bool has_zero(Name name) { return name.is() && name.toString().find('\0') != std::string::npos; }
+bool is_unusable(Name name) { return name.is() && (name.size() == 0 || name.view().find('\0') != name.view().npos); }
 
 } // namespace
 
-void remove_zeros_from_names(Module& module) {
+void replace_unusable_names(Module& module) {
   Renames all;
   auto rename = [&](ModuleItemKind kind, auto& items) {
-    if (std::none_of(items.begin(), items.end(), [](auto& item) { return has_zero(item->name); })) {
+    if (std::none_of(items.begin(), items.end(), [](auto& item) { return is_unusable(item->name); })) {
       return;
     }
     std::unordered_set<Name> taken;
@@ -60,9 +60,12 @@ void remove_zeros_from_names(Module& module) {
       taken.insert(item->name);
     }
     for (auto& item : items) {
-      if (has_zero(item->name)) {
+      if (is_unusable(item->name)) {
         auto text = item->name.toString();
         std::replace(text.begin(), text.end(), '\0', '_');
+        if (text.empty()) {
+          text = "_";
+        }
         auto name = Names::getValidNameGivenExisting(Name(text), taken);
         taken.insert(name);
         all[kind][item->name] = name;

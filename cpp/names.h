@@ -5,7 +5,8 @@
 
 namespace fork_instrument {
 
-// Gives module items with a zero byte in their names, which a name section can have and a parsed text cannot, others.
-void remove_zeros_from_names(Module& module);
+// Gives module items other names whose names are empty or have a zero byte, as a name section can have and a parsed
+// text cannot.
+void replace_unusable_names(Module& module);
 
 } // namespace fork_instrument

@@ -119,7 +119,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
 /// The fork path, of a module that can be instrumented; none if it does not import the entry.
 fn find_path(module: Module<'_>, options: &Options) -> Result<Option<ForkPath>, Error> {
     check_not_instrumented(module)?;
-    module.remove_zeros_from_names();
+    module.replace_unusable_names();
     check_entries(module, options)?;
     let calls = replace_entry_references(module, options);
     let mut path = ForkPath::discover(module, options, calls);

@@ -3,6 +3,7 @@
 mod support;
 
 use fork_host::replay::{Replay, Schedule};
+use support::binary::custom;
 use support::{ALL, Scratch};
 
 const PROGRAM: &str = r#"(module
@@ -36,11 +37,16 @@ fn forks_with_names_that_have(byte: u8) {
             wasm[i + 4] = byte;
         }
     }
-    scratch.write("named.wasm", &wasm);
+    forks(&scratch, &wasm);
+}
+
+#[track_caller]
+fn forks(scratch: &Scratch, wasm: &[u8]) {
+    scratch.write("named.wasm", wasm);
     for pass in [&["--fork-instrument"][..], &["--fork-instrument", "--pass-arg=fork-instrument-verify", "-g"]] {
         scratch.run(&[&ALL[..], &["named.wasm", "-o", "out.wasm"], pass].concat()).succeeded();
         let instrumented = scratch.read("out.wasm");
-        let reference = Replay::new(&wasm).run().expect("it runs");
+        let reference = Replay::new(wasm).run().expect("it runs");
         assert_eq!(reference.entry_calls, 2);
         for schedule in [Schedule::Never, Schedule::FollowChild, Schedule::FollowParent] {
             let replay = Replay { strict: true, ..Replay::instrumented(&instrumented, schedule) };
@@ -48,6 +54,39 @@ fn forks_with_names_that_have(byte: u8) {
             assert_eq!(reference.differences(&outcome), Vec::<String>::new(), "{schedule:?}");
         }
     }
+}
+
+/// A module without names, and a name section in which one item is named by nothing: of functions (1), tables (5), memories
+/// (6), globals (7), element segments (8), data segments (9) or tags (11).
+fn with_empty_name(scratch: &Scratch, text: &str, items: u8, index: u8) -> Vec<u8> {
+    scratch.write("in.wat", text);
+    scratch.run(&[&ALL[..], &["in.wat", "-o", "bare.wasm"]].concat()).succeeded();
+    let mut wasm = scratch.read("bare.wasm");
+    wasm.extend(custom("name", &[items, 3, 1, index, 0]));
+    wasm
+}
+
+#[test]
+fn names_can_be_empty() {
+    let scratch = Scratch::new();
+    for (items, index) in [(1, 0), (1, 1), (1, 3), (5, 1), (6, 0), (7, 0), (8, 0), (9, 0), (11, 0)] {
+        let wasm = with_empty_name(&scratch, PROGRAM, items, index);
+        forks(&scratch, &wasm);
+    }
+}
+
+#[test]
+fn a_start_function_with_an_empty_name_is_one() {
+    let text = r#"(module
+        (import "kernel" "kernel_fork" (func $fork (result i32)))
+        (memory (export "memory") 1)
+        (func $init (drop (call $fork)))
+        (start $init))"#;
+    let scratch = Scratch::new();
+    let wasm = with_empty_name(&scratch, text, 1, 1);
+    scratch.write("named.wasm", wasm);
+    let run = scratch.run(&[&ALL[..], &["named.wasm", "--fork-instrument", "-o", "out.wasm"]].concat());
+    assert!(run.refused().contains("can reach the fork import"));
 }
 
 #[test]

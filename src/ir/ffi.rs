@@ -375,7 +375,7 @@ pub mod bridge {
         fn make_default(module: Pin<&mut Module>, type_id: usize) -> usize;
         fn relax_bottom_results(module: Pin<&mut Module>, functions: &[usize]);
 
-        fn remove_zeros_from_names(module: Pin<&mut Module>);
+        fn replace_unusable_names(module: Pin<&mut Module>);
 
         fn list_dropped_segments(module: Pin<&mut Module>) -> Vec<SegmentRow>;
         fn note_drops(module: Pin<&mut Module>, segments: &[SegmentRow], globals: &[String]);

@@ -38,9 +38,9 @@ impl<'m> Module<'m> {
         Builder::new(self)
     }
 
-    /// Gives items with a zero byte in their names, which a name section can have and a parsed text cannot, others.
-    pub fn remove_zeros_from_names(self) {
-        bridge::remove_zeros_from_names(self.pin());
+    /// Gives items other names whose names are empty or have a zero byte, as a name section can have and a parsed text cannot.
+    pub fn replace_unusable_names(self) {
+        bridge::replace_unusable_names(self.pin());
     }
 
     pub fn facts(self) -> ModuleFacts {
