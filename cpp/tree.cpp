@@ -408,6 +408,7 @@ rust::Vec<rust::String> list_labels(Function& func, rust::Str text) {
     }
     void visitBlock(Block* curr) { add(curr->name); }
     void visitLoop(Loop* curr) { add(curr->name); }
+    void visitTry(Try* curr) { add(curr->name); }
   };
   LabelCollector collector;
   collector.prefix = as_string(text);

@@ -42,6 +42,16 @@ pub struct FunctionCx<'a, 'm> {
     labels: u32,
 }
 
+/// What no label of a function begins with.
+fn free_prefix(function: Function<'_>) -> String {
+    let mut prefix = String::from("fork.");
+    let taken = function.labels_with_prefix(&prefix);
+    while taken.iter().any(|label| label.starts_with(&prefix)) {
+        prefix.push('_');
+    }
+    prefix
+}
+
 impl<'a, 'm> FunctionCx<'a, 'm> {
     /// For rewriting the function itself.
     pub fn unwind(module: Module<'m>, function: Function<'m>, plan: &'a FunctionPlan, runtime: &'a Runtime) -> Self {
@@ -51,13 +61,13 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
     /// For writing its resume function, which is to be small.
     pub fn resume(
         module: Module<'m>,
-        function: Function<'m>,
+        original: Function<'m>,
+        resume: Function<'m>,
         plan: &'a FunctionPlan,
         runtime: &'a Runtime,
-        site: Option<u32>,
     ) -> Self {
-        let cx = Self::new(module, function, plan, runtime, Cow::Owned(vec![plan.common_epilogue()]));
-        FunctionCx { is_resume: true, site, ..cx }
+        let cx = Self::new(module, resume, plan, runtime, Cow::Owned(vec![plan.common_epilogue()]));
+        FunctionCx { is_resume: true, label_prefix: free_prefix(original), ..cx }
     }
 
     fn new(
@@ -67,11 +77,6 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
         runtime: &'a Runtime,
         epilogues: Cow<'a, [Epilogue]>,
     ) -> Self {
-        let mut label_prefix = String::from("fork.");
-        let taken = function.labels_with_prefix(&label_prefix);
-        while taken.iter().any(|label| label.starts_with(&label_prefix)) {
-            label_prefix.push('_');
-        }
         let mut single: Vec<bool> = epilogues.iter().map(|e| e.sites.len() == 1).collect();
         epilogues.iter().filter_map(|e| e.next).for_each(|next| single[next] = false);
         FunctionCx {
@@ -84,7 +89,7 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
             single,
             is_resume: false,
             site: None,
-            label_prefix,
+            label_prefix: free_prefix(function),
             labels: 0,
         }
     }

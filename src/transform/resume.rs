@@ -50,7 +50,7 @@ pub fn write<'m>(
         resume.add_local(type_, "fork.operand");
     }
     let site = (plan.landings.len() > 1).then(|| resume.add_local(Type::I32, "fork.site"));
-    let cx = FunctionCx::resume(module, resume, plan, runtime, site);
+    let cx = FunctionCx { site, ..FunctionCx::resume(module, original, resume, plan, runtime) };
     let mut rewriter = Rewriter { cx, original, onward: Vec::new() };
     let body = rewriter.rewrite(root, original.body(), Entry::Rewinding, Vec::new());
     body.finalize();
