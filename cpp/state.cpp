@@ -130,7 +130,17 @@ struct WriteCollector : public PostWalker<WriteCollector> {
   void visitArrayInitElem(ArrayInitElem* curr) { add(curr->ref); }
   void visitArrayRMW(ArrayRMW* curr) { add(curr->ref); }
   void visitArrayCmpxchg(ArrayCmpxchg* curr) { add(curr->ref); }
+  void visitStringEncode(StringEncode* curr) { add(curr->array); }
 };
+
+// Functions that engines provide under names of JavaScript's write to arrays that they are given.
+void add_arrays_of_import(Function& import, Types& types) {
+  for (auto param : import.getParams()) {
+    if (param.isRef() && param.getHeapType().isArray() && param.getHeapType().getArray().element.mutable_ == Mutable) {
+      types.insert(param.getHeapType());
+    }
+  }
+}
 
 // Whether functions can tell whether two references are to the same object.
 bool compares(Expression* body) {
@@ -194,7 +204,9 @@ rust::Vec<ObjectHolder> list_changing_objects(Module& module, bool are_copied) {
     bool compares = false;
   };
   ModuleUtils::ParallelFunctionAnalysis<Use> analysis(module, [&](Function* func, Use& use) {
-    if (!func->imported()) {
+    if (func->imported()) {
+      add_arrays_of_import(*func, use.written);
+    } else {
       WriteCollector(use.written).walk(func->body);
       use.compares = compares(func->body);
     }
