@@ -4,11 +4,11 @@
 
 use std::collections::HashMap;
 
-use wasmparser::{BinaryReaderError, FunctionBody, KnownCustom, Name, Parser, Payload, TypeRef};
+use wasmparser::{BinaryReaderError, CompositeInnerType, FunctionBody, KnownCustom, Name, Parser, Payload, TypeRef};
 
 /// Bytes of a function's body.
 pub const BODY: usize = 7_654_321;
-/// Locals of a function, parameters not included.
+/// Locals of a function, parameters included.
 pub const LOCALS: usize = 50_000;
 /// Functions of a module, imported ones included.
 const FUNCTIONS: u32 = 1_000_000;
@@ -25,6 +25,8 @@ pub fn exceeded(wasm: &[u8]) -> Option<String> {
 
 fn find(wasm: &[u8]) -> Result<Option<String>, BinaryReaderError> {
     let (mut imported, mut defined) = (0, 0);
+    // Parameters by type, and types by defined function.
+    let (mut params, mut types) = (Vec::new(), Vec::new());
     // Of functions by index.
     let mut problems: Vec<(u32, String)> = Vec::new();
     let mut names: HashMap<u32, String> = HashMap::new();
@@ -35,8 +37,19 @@ fn find(wasm: &[u8]) -> Result<Option<String>, BinaryReaderError> {
                     imported += u32::from(matches!(import?.ty, TypeRef::Func(_) | TypeRef::FuncExact(_)));
                 }
             }
+            Payload::TypeSection(groups) => {
+                for group in groups {
+                    params.extend(group?.into_types().map(|type_| match type_.composite_type.inner {
+                        CompositeInnerType::Func(function) => function.params().len(),
+                        _ => 0,
+                    }));
+                }
+            }
+            Payload::FunctionSection(list) => types = list.into_iter().collect::<Result<_, _>>()?,
             Payload::CodeSectionEntry(body) => {
-                problems.extend(problem(&body)?.map(|problem| (imported + defined, problem)));
+                let type_ = types.get(defined as usize).map_or(0, |&index: &u32| index as usize);
+                let params = params.get(type_).copied().unwrap_or_default();
+                problems.extend(problem(&body, params)?.map(|problem| (imported + defined, problem)));
                 defined += 1;
             }
             Payload::CustomSection(section) if !problems.is_empty() => {
@@ -60,12 +73,12 @@ fn find(wasm: &[u8]) -> Result<Option<String>, BinaryReaderError> {
     }))
 }
 
-fn problem(body: &FunctionBody<'_>) -> Result<Option<String>, BinaryReaderError> {
+fn problem(body: &FunctionBody<'_>, params: usize) -> Result<Option<String>, BinaryReaderError> {
     let bytes = body.range().len();
     if bytes > BODY {
         return Ok(Some(format!("has a body of {bytes} bytes in the output, and engines take {BODY}")));
     }
-    let mut locals = 0;
+    let mut locals = params;
     for group in body.get_locals_reader()? {
         locals += group?.0 as usize;
     }
@@ -89,20 +102,32 @@ fn function_names(reader: wasmparser::NameSectionReader<'_>) -> Result<HashMap<u
 mod tests {
     use super::*;
 
+    fn leb(mut value: u32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while value >= 0x80 {
+            bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        bytes.push(value as u8);
+        bytes
+    }
+
+    fn section(id: u8, contents: &[u8]) -> Vec<u8> {
+        [&[id], &leb(contents.len() as u32)[..], contents].concat()
+    }
+
     /// A module with so many imports of functions.
     fn imports(count: u32) -> Vec<u8> {
-        let leb = |mut value: u32| {
-            let mut bytes = Vec::new();
-            while value >= 0x80 {
-                bytes.push(value as u8 | 0x80);
-                value >>= 7;
-            }
-            bytes.push(value as u8);
-            bytes
-        };
         let imports = [leb(count), [0, 0, 0, 0].repeat(count as usize)].concat();
-        let section = [vec![2], leb(imports.len() as u32), imports].concat();
-        [b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0".to_vec(), section].concat()
+        [b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0".to_vec(), section(2, &imports)].concat()
+    }
+
+    /// A module with a function of two parameters and so many further locals.
+    fn locals(count: u32) -> Vec<u8> {
+        let body = [&[1][..], &leb(count), &[0x7f, 0x0b]].concat();
+        let code = [&[1][..], &leb(body.len() as u32), &body].concat();
+        let types = section(1, &[1, 0x60, 2, 0x7f, 0x7f, 0]);
+        [b"\0asm\x01\0\0\0".to_vec(), types, section(3, &[1, 0]), section(10, &code)].concat()
     }
 
     #[test]
@@ -110,5 +135,11 @@ mod tests {
         assert_eq!(exceeded(&imports(1_000_000)), None);
         let problem = exceeded(&imports(1_000_001)).expect("one too many");
         assert!(problem.contains("1000001 functions") && problem.contains("fork-instrument-resume@FILE"), "{problem}");
+    }
+    #[test]
+    fn parameters_count_among_the_locals() {
+        assert_eq!(exceeded(&locals(49_998)), None);
+        let problem = exceeded(&locals(49_999)).expect("one too many");
+        assert!(problem.contains("50001 locals"), "{problem}");
     }
 }

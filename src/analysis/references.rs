@@ -16,7 +16,7 @@
 //! - else the module is refused.
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::analysis::listing::Row;
 use crate::analysis::regions::Tree;
@@ -153,28 +153,34 @@ impl<'m> Settler<'_, 'm> {
             return Some(vec![operand]);
         }
         let landing = self.tree.node(self.tree.landing_row(site)).expr();
-        self.values(landing, local, 0)
+        self.values(landing, local)
     }
 
     /// The values of the sets that reach a read, copies of other locals followed.
-    fn values(&self, at: Expr<'m>, local: LocalIndex, depth: u32) -> Option<Vec<Expr<'m>>> {
+    fn values(&self, at: Expr<'m>, local: LocalIndex) -> Option<Vec<Expr<'m>>> {
         let mut values = Vec::new();
-        for set in self.sets.at(at, local) {
-            let value = match set {
-                Some(set) => set.child(0),
-                None if local < self.function.num_params() || !self.plan.local_type(local).is_defaultable() => {
-                    return None;
+        let mut copies = HashSet::new();
+        let mut open = vec![(at, local)];
+        while let Some((at, local)) = open.pop() {
+            let is_copied = copies.contains(&at.address());
+            for set in self.sets.at(at, local) {
+                let value = match set {
+                    Some(set) => set.child(0),
+                    None if local < self.function.num_params() || !self.plan.local_type(local).is_defaultable() => {
+                        return None;
+                    }
+                    None => self.module.build().zero(self.plan.local_type(local))?,
+                };
+                if value.kind() == Kind::LocalGet {
+                    if copies.insert(value.address()) {
+                        open.push((value, value.local()));
+                    }
+                    continue;
                 }
-                None => self.module.build().zero(self.plan.local_type(local))?,
-            };
-            if value.kind() == Kind::LocalGet && depth < 8 {
-                let copied = self.values(value, value.local(), depth + 1)?;
                 // What a copied value was made of may have changed since.
-                if copied.iter().any(|v| self.captured(*v).is_none_or(|c| !c.is_empty())) {
+                if is_copied && self.captured(value).is_none_or(|c| !c.is_empty()) {
                     return None;
                 }
-                values.extend(copied);
-            } else {
                 values.push(value);
             }
         }
