@@ -124,13 +124,20 @@ fn find_path(module: Module<'_>, options: &Options) -> Result<Option<ForkPath>, 
     let calls = replace_entry_references(module, options);
     let mut path = ForkPath::discover(module, options, calls);
     if !path.has_entry() {
-        warn_about_entries(module, options);
-        return Ok(None);
+        let saves_globals = options.sharing != Sharing::None;
+        warn_about_entries(
+            module,
+            options,
+            if saves_globals { "only its globals are saved" } else { "it is left as it is" },
+        );
+        if !saves_globals {
+            return Ok(None);
+        }
     }
     if module.give_up_exactness() {
         path = ForkPath::discover(module, options, module.calls());
     }
-    for entry in path.unmatched_entries(&options.entry) {
+    for entry in path.unmatched_entries(&options.entry).filter(|_| path.has_entry()) {
         warn(&format!("entry: the module does not import {}", entry.text()));
     }
     warn_about_lists(&path, options);
@@ -203,7 +210,7 @@ fn replace_entry_references(module: Module<'_>, options: &Options) -> Vec<CallSi
 }
 
 /// For a module that does not import an entry, or not under that name.
-fn warn_about_entries(module: Module<'_>, options: &Options) {
+fn warn_about_entries(module: Module<'_>, options: &Options, consequence: &str) {
     let entries: Vec<&str> = options.entry.iter().map(|p| p.text()).collect();
     let imports: Vec<String> = module.function_imports().into_iter().map(|f| f.path).collect();
     let base = |name: &str| name.rsplit('.').next().unwrap_or_default().to_string();
@@ -214,7 +221,7 @@ fn warn_about_entries(module: Module<'_>, options: &Options) {
         None if imports.is_empty() => ". It imports no functions".into(),
         None => ". --pass-arg=fork-instrument-entry@module.name names the import that forks".into(),
     };
-    warn(&format!("the module does not import the entry {}: it is left as it is{remedy}", entries.join(", ")));
+    warn(&format!("the module does not import the entry {}: {consequence}{remedy}", entries.join(", ")));
 }
 
 fn warn_about_lists(path: &ForkPath, options: &Options) {

@@ -262,6 +262,69 @@ fn the_section_of_a_side_module_stays_first() {
     assert!(scratch.read("out.wasm")[8..].starts_with(&section));
 }
 
+/// Two modules that share a memory, the first of which can fork.
+const MAIN: &str = r#"(module
+    (import "kernel" "kernel_fork" (func $fork (result i32)))
+    (memory (export "memory") 1)
+    (func (export "run") (result i32) (call $fork)))"#;
+const BYSTANDER: &str = r#"(module
+    (import "env" "memory" (memory 1))
+    (global $n (mut i32) (i32.const 0))
+    (func (export "bump") (result i32)
+        (global.set $n (i32.add (global.get $n) (i32.const 1)))
+        (global.get $n)))"#;
+
+#[test]
+fn a_module_on_which_no_fork_depends_gives_the_child_its_globals() -> Result<()> {
+    let instrument = |text: &str, globals: &str| {
+        let scratch = Scratch::with("in.wat", text);
+        let pass = ["--fork-instrument", globals, "--pass-arg=fork-instrument-verify", "-o", "out.wasm"];
+        scratch.run(&[&ALL[..], &["in.wat"], &pass].concat()).succeeded();
+        scratch.read("out.wasm")
+    };
+    let engine = Engine::default();
+    let main = Module::new(&engine, instrument(MAIN, "--pass-arg=fork-instrument-export-globals"))?;
+    let side = Module::new(&engine, instrument(BYSTANDER, "--pass-arg=fork-instrument-import-globals"))?;
+    let start = || -> Result<(Store<()>, Instance, Instance)> {
+        let mut store = Store::new(&engine, ());
+        let mut linker = Linker::new(&engine);
+        linker.func_wrap("kernel", "kernel_fork", || -> i32 { panic!("it does not fork") })?;
+        let main = linker.instantiate(&mut store, &main)?;
+        for export in ["memory", "table"].into_iter().chain(SHARED) {
+            let name = if export == "memory" { export.to_owned() } else { format!("__wpk_fork_{export}") };
+            let item = main.get_export(&mut store, &name).expect("the main module exports it");
+            linker.define(&mut store, "env", &name, item)?;
+        }
+        let base = Global::new(&mut store, GlobalType::new(ValType::I32, Mutability::Const), Val::I32(1))?;
+        linker.define(&mut store, "env", "__wpk_fork_table_base", base)?;
+        let side = linker.instantiate(&mut store, &side)?;
+        Ok((store, main, side))
+    };
+    let call = |store: &mut Store<()>, instance: Instance, name: &str, buffer: i32| {
+        instance.get_typed_func::<i32, ()>(&mut *store, name)?.call(&mut *store, buffer)
+    };
+    let bump = |store: &mut Store<()>, side: Instance| {
+        side.get_typed_func::<(), i32>(&mut *store, "bump")?.call(&mut *store, ())
+    };
+
+    let (mut parent, main_module, side_module) = start()?;
+    assert_eq!((bump(&mut parent, side_module)?, bump(&mut parent, side_module)?), (1, 2));
+    for module in [main_module, side_module] {
+        call(&mut parent, module, "wpk_fork_unwind_begin", 1024)?;
+    }
+    main_module.get_typed_func::<(), ()>(&mut parent, "wpk_fork_unwind_end")?.call(&mut parent, ())?;
+    let saved = main_module.get_memory(&mut parent, "memory").expect("it has one").data(&parent).to_vec();
+
+    let (mut child, main_module, side_module) = start()?;
+    main_module.get_memory(&mut child, "memory").expect("it has one").data_mut(&mut child).copy_from_slice(&saved);
+    for module in [main_module, side_module] {
+        call(&mut child, module, "wpk_fork_rewind_begin", 1024)?;
+    }
+    main_module.get_typed_func::<(), ()>(&mut child, "wpk_fork_rewind_end")?.call(&mut child, ())?;
+    assert_eq!(bump(&mut child, side_module)?, 3);
+    Ok(())
+}
+
 /// Verified, on several threads: fixtures run on one.
 #[test]
 fn every_fixture_can_be_a_main_or_a_side_module() {
