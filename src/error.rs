@@ -59,6 +59,11 @@ pub enum Error {
     )]
     SeveralStacks { function: String, call: String },
     #[error(
+        "function {function} calls {call}, which Binaryen makes another call of later: let it do so before, with --intrinsic-lowering \
+         in front of --fork-instrument"
+    )]
+    Intrinsic { function: String, call: &'static str },
+    #[error(
         "function {function}: {local} of type {type_} is live across the call {call} and cannot be saved in memory: \
          clear it before the call, or keep such references in tables with --pass-arg=fork-instrument-refs@tables"
     )]

@@ -1,6 +1,7 @@
 //! Pass arguments → typed [`Options`]. [`OPTIONS`] is the one list that parsing, messages and the documentation come
 //! from.
 
+use std::collections::HashMap;
 use std::fs;
 
 use crate::error::Error;
@@ -30,8 +31,9 @@ pub const OPTIONS: &[OptionInfo] = &[
     OptionInfo {
         name: "roots",
         value: "names",
-        help: "functions that hosts enter through a table (a trailing * matches any rest, @file reads names from a \
-               file); without it, all fork-path functions in imported or exported tables",
+        help: "of the functions that could be in a table or a global, only these resume frames when hosts enter them that \
+               way (a trailing * matches any rest, @file reads names from a file); without it, all on the fork path, if a \
+               table or a global of functions is imported or exported",
     },
     OptionInfo {
         name: "onlylist",
@@ -391,6 +393,31 @@ pub fn misspelt(arguments: &[(String, String)]) -> Vec<(String, String)> {
     };
     let foreign = arguments.iter().filter(|(key, _)| !key.starts_with(PREFIX) && key != PASS_NAME);
     foreign.filter_map(|(key, _)| Some((key.clone(), usage(meant(key)?)))).collect()
+}
+
+/// A list of names that a command line gives twice. Binaryen hands only the last on, and without the names of the first a
+/// program can be wrong. Other options can be given again, to change them.
+pub fn given_twice(words: &[String]) -> Option<Error> {
+    let is_list = |name: &str| {
+        OPTIONS.iter().any(|option| option.name == name && matches!(option.value, "names" | "module.name[,…]"))
+    };
+    let mut given: HashMap<&str, &str> = HashMap::new();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let argument = match word.split_once('=') {
+            Some(("--pass-arg" | "-pa", argument)) => argument,
+            None if word == "--pass-arg" || word == "-pa" => words.next()?,
+            _ => continue,
+        };
+        let Some((key, value)) = argument.split_once('@') else { continue };
+        let Some(name) = key.strip_prefix(PREFIX).filter(|name| is_list(name)) else { continue };
+        if let Some(other) = given.insert(name, value).filter(|&other| other != value) {
+            let problem =
+                format!("there is another list already, {other}: write all names in one, separated by commas");
+            return Some(bad(name, value, &problem));
+        }
+    }
+    None
 }
 
 /// Whether a word of the command line looks like the pass's name, but is not.

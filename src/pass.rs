@@ -131,6 +131,9 @@ fn find_path(module: Module<'_>, options: &Options) -> Result<Option<ForkPath>, 
             if saves_globals { "only its globals are saved" } else { "it is left as it is" },
         );
         if !saves_globals {
+            if let Some(file) = &options.resume {
+                output::add(Path::new(file), separate::nothing(output::is_text()));
+            }
             return Ok(None);
         }
     }
@@ -140,7 +143,9 @@ fn find_path(module: Module<'_>, options: &Options) -> Result<Option<ForkPath>, 
     for entry in path.unmatched_entries(&options.entry).filter(|_| path.has_entry()) {
         warn(&format!("entry: the module does not import {}", entry.text()));
     }
+    check_roots(&path, options)?;
     warn_about_lists(&path, options);
+    check_intrinsics(module, &path)?;
     if options.verbose {
         path.explain().iter().for_each(|line| eprintln!("{line}"));
     }
@@ -244,6 +249,29 @@ fn check_start(module: Module<'_>, path: &ForkPath) -> Result<(), Error> {
         return Ok(());
     }
     Err(if path.is_entry(Name::of(&start)) { Error::StartIsEntry(start) } else { Error::StartForks(start) })
+}
+
+/// A root that is not there leaves the function that was meant without its test, which hosts would enter anew.
+fn check_roots(path: &ForkPath, options: &Options) -> Result<(), Error> {
+    let roots = options.roots.as_deref().unwrap_or(&[]);
+    let Some(gone) = path.unmatched(roots).find(|pattern| !pattern.text().ends_with('*')) else { return Ok(()) };
+    let problem = "no function has this name, and whichever was meant would not be resumed. Exports can have other names than their \
+                   functions";
+    Err(options::bad("roots", gone.text(), problem))
+}
+
+/// Binaryen makes a call of its operand out of this one.
+const CALL_WITHOUT_EFFECTS: &str = "binaryen-intrinsics.call.without.effects";
+
+fn check_intrinsics(module: Module<'_>, path: &ForkPath) -> Result<(), Error> {
+    let mut imports = module.function_imports().into_iter();
+    let Some(intrinsic) = imports.find(|import| import.path == CALL_WITHOUT_EFFECTS) else { return Ok(()) };
+    match module.calls().iter().find(|call| call.kind == kind::CALL && call.target() == Some(intrinsic.name())) {
+        Some(call) => {
+            Err(Error::Intrinsic { function: path.function(call.caller).name().text(), call: CALL_WITHOUT_EFFECTS })
+        }
+        None => Ok(()),
+    }
 }
 
 /// A fork on one stack cannot save the others.
@@ -455,7 +483,7 @@ fn find_roots(module: Module<'_>, path: &ForkPath, options: &Options) -> Roots {
     resume_exports.dedup();
     let named = |name: &str| match &options.roots {
         Some(patterns) => patterns.iter().any(|p| p.matches(name)),
-        None => path.has_open_table(),
+        None => path.has_open_place(),
     };
     let mut tested: BTreeSet<String> =
         in_tables.into_iter().map(|f| path.function(f).name().text()).filter(|n| named(n)).collect();

@@ -15,6 +15,11 @@ use crate::error::Error;
 use crate::ir::{Module, Name, Pass, ResumeEntry, Split};
 use crate::transform::runtime::{ResumeTable, Runtime};
 
+/// The second module where there are no resume functions, because the first was left as it is.
+pub fn nothing(text: bool) -> Vec<u8> {
+    if text { b"(module)\n".to_vec() } else { b"\0asm\x01\0\0\0".to_vec() }
+}
+
 /// Moves the resume functions out of the module. Gives the second module's bytes, or text.
 pub fn separate<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, text: bool) -> Result<Vec<u8>, Error> {
     let ResumeTable::Table { name: table, base, .. } = &runtime.table else { return Err(Error::NoTableForSeparate) };

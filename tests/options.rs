@@ -188,7 +188,9 @@ fn lists_come_from_files_one_name_a_line() {
 #[test]
 fn a_name_in_a_list_that_matches_nothing_is_a_warning() {
     let session = Session::new();
-    for list in ["roots", "addlist", "removelist"] {
+    let run = session.with("roots@run,nor_such*").succeeded();
+    assert_eq!(run.warnings().len(), 1, "{}", run.stderr);
+    for list in ["addlist", "removelist"] {
         let run = session.with(&format!("{list}@run,no_such_function,nor_such*")).succeeded();
         let warnings = run.warnings().join("\n");
         assert_eq!(run.warnings().len(), 2, "{warnings}");
@@ -327,10 +329,11 @@ fn switches_take_true_and_false() {
 }
 
 #[test]
-fn an_option_given_twice_means_the_last() {
+fn a_switch_or_choice_given_twice_means_the_last() {
     let session = Session::new();
     // As everywhere in Binaryen.
-    assert_eq!(session.path_with(&["entry@kernel.kernel_fork", "entry@env.clone"]), ["cloner", "run"]);
+    let ignored = session.path_with(&["ignore-indirect"]);
+    assert_eq!(session.path_with(&["ignore-indirect@false", "ignore-indirect@true"]), ignored);
 }
 
 #[test]
@@ -459,6 +462,47 @@ fn roots_leaves_only_the_named_functions_enterable_through_a_table() {
     assert!(!tests_on_entry(&text, "first") && tests_on_entry(&text, "second"), "{text}");
     let text = support::instrumented_text(ROOTS, &["--pass-arg=fork-instrument-roots@none*"]);
     assert!(!tests_on_entry(&text, "first") && !tests_on_entry(&text, "second"), "{text}");
+}
+
+#[test]
+fn roots_that_are_not_there_are_refused() {
+    let scratch = Scratch::with("in.wat", ROOTS);
+    let pass = ["--fork-instrument", "--pass-arg=fork-instrument-roots@second,thirdd", "-o", "out.wasm"];
+    let message = scratch.run(&[&ALL[..], &["in.wat"], &pass].concat()).refused();
+    assert!(message.contains("roots@thirdd: no function has this name"), "{message}");
+}
+
+#[test]
+fn functions_that_exported_globals_can_hold_are_roots() {
+    let without = ROOTS.replace(r#" (export "threads")"#, "");
+    for (global, is_open) in [
+        (r#"(global (export "thread") (mut funcref) (ref.func $first))"#, true),
+        (r#"(global (import "env" "thread") (mut funcref))"#, true),
+        (r#"(global $thread funcref (ref.func $first))"#, false),
+        (r#"(global (export "thread") (mut i32) (i32.const 0))"#, false),
+    ] {
+        let at = without.find("(memory").expect("it has one");
+        let text = support::instrumented_text(
+            &format!("{}{global}{}", &without[..at], &without[at..]),
+            &["--pass-arg=fork-instrument-refs@tables"],
+        );
+        assert_eq!(tests_on_entry(&text, "first"), is_open, "{global}: {text}");
+    }
+}
+
+#[test]
+fn a_list_given_twice_is_refused_unless_it_is_the_same() {
+    let run = |arguments: &[&str]| Session::new().run(arguments);
+    for list in ["entry", "roots", "onlylist", "addlist", "removelist"] {
+        let arguments = ["a.b", "c.d"].map(|name| format!("--pass-arg=fork-instrument-{list}@{name}"));
+        let message = run(&[&arguments[0], "--fork-instrument", &arguments[1]]).refused();
+        assert!(message.contains(&arguments[1]) && message.contains("a.b: write all names in one"), "{message}");
+        let bare = arguments.each_ref().map(|argument| argument.strip_prefix("--pass-arg=").expect("its start"));
+        let message = run(&["--fork-instrument", "-pa", bare[0], "--pass-arg", bare[1]]).refused();
+        assert!(message.contains(&arguments[1]), "{message}");
+    }
+    let entry = "fork-instrument-entry@kernel.kernel_fork";
+    run(&["--fork-instrument", "-pa", entry, "-pa", entry]).succeeded();
 }
 
 #[test]

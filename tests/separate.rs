@@ -93,3 +93,15 @@ fn optimised_first_modules_link_with_their_own_resume_functions_and_no_others() 
         assert_does_not_link(&one, &other);
     }
 }
+
+#[test]
+fn a_module_that_is_left_as_it_is_has_an_empty_second_module() {
+    let scratch = Scratch::with("in.wat", r#"(module (memory 1) (func (export "run")))"#);
+    scratch.write("second.wasm", "of another build");
+    let pass = ["--fork-instrument", "--pass-arg=fork-instrument-resume@second.wasm"];
+    let run = scratch.run(&[&["in.wat", "-o", "out.wasm"], &pass[..]].concat()).succeeded();
+    assert_eq!(run.warnings().len(), 1, "{}", run.stderr);
+    assert_eq!(scratch.read("second.wasm"), b"\0asm\x01\0\0\0");
+    scratch.run(&[&["in.wat", "-S", "-o", "out.wat"], &pass[..]].concat()).succeeded();
+    assert_eq!(scratch.read_text("second.wasm").trim(), "(module)");
+}

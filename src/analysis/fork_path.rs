@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::ir::{CallSite, Expr, FunctionRow, Module, Name};
+use crate::ir::{CallSite, Expr, FunctionRow, Hierarchy, Module, Name, Type};
 use crate::options::{Options, Pattern, Sharing};
 
 /// Kinds of [`CallSite`].
@@ -66,8 +66,8 @@ pub struct ForkPath {
     referenced_inside: Vec<u32>,
     /// Functions that the module itself calls by name, at its start too.
     called_inside: HashSet<u32>,
-    /// Whether hosts can enter functions through a table.
-    has_open_table: bool,
+    /// Whether hosts can enter functions through a table or a global.
+    has_open_place: bool,
     /// Imported and exported tables, if other modules share the state, so that any call through them may fork.
     shared_tables: HashSet<Name>,
     /// Pairs of a table and a heap type through which a function of the fork path can be called.
@@ -169,7 +169,7 @@ impl ForkPath {
             referenced: Vec::new(),
             referenced_inside: Vec::new(),
             called_inside: HashSet::new(),
-            has_open_table: false,
+            has_open_place: false,
             shared_tables: HashSet::new(),
             forking_tables: HashSet::new(),
             forking_references: HashMap::new(),
@@ -217,14 +217,23 @@ impl ForkPath {
             list
         };
         self.referenced_inside = sorted(referenced.clone());
-        self.has_open_table = module.tables().iter().any(|t| t.imported);
+        // Hosts get functions out of tables and globals that they share with the module.
+        let mut function_globals: HashSet<Name> = HashSet::new();
+        for global in module.globals() {
+            if Type::from_id(global.type_id).hierarchy() == Hierarchy::Function {
+                self.has_open_place |= global.imported && global.mutable_;
+                function_globals.insert(Name::of(&global.name));
+            }
+        }
+        self.has_open_place |= module.tables().iter().any(|t| t.imported);
         for export in module.exports() {
             match export.kind {
                 0 => drop(referenced.insert(self.index[&Name::of(&export.item)])),
                 1 => {
-                    self.has_open_table = true;
+                    self.has_open_place = true;
                     open.insert(Name::of(&export.item));
                 }
+                3 => self.has_open_place |= function_globals.contains(&Name::of(&export.item)),
                 _ => {}
             }
         }
@@ -447,9 +456,9 @@ impl ForkPath {
         self.referenced_inside.iter().map(|&f| self.name(f)).collect()
     }
 
-    /// Whether a table is imported or exported, so that hosts can enter functions through it.
-    pub fn has_open_table(&self) -> bool {
-        self.has_open_table
+    /// Whether a table or a global of functions is imported or exported, so that hosts can enter functions through it.
+    pub fn has_open_place(&self) -> bool {
+        self.has_open_place
     }
 
     /// Sites of a kind that is no call and no reference, in functions on the path or not.
