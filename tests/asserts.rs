@@ -22,6 +22,8 @@ enum Host {
     LosesFrames,
     /// Puts another function's number into the innermost frame.
     ChangesFunction,
+    /// Fills the frames with what is no function's number.
+    Overwrites,
 }
 
 const PROGRAM: &str = r#"(module
@@ -84,6 +86,7 @@ impl Program {
                 let old = memory.data(&self.store)[number];
                 memory.data_mut(&mut self.store)[number] = (old + 1) % 3;
             }
+            Host::Overwrites => memory.data_mut(&mut self.store)[start as usize..top].fill(0xee),
             _ => {}
         }
         self.transition("wpk_fork_rewind_begin")?;
@@ -172,6 +175,11 @@ fn the_frame_of_another_function_is_told() {
 }
 
 #[test]
+fn a_buffer_that_was_overwritten_is_told() {
+    assert_fails(Host::Overwrites, &[], "run", "frame of another function", 4);
+}
+
+#[test]
 fn a_rewind_without_frames_is_told() {
     assert_fails(Host::LosesFrames, &[], "run", "no frame is left", 5);
 }
@@ -188,10 +196,14 @@ fn an_entry_that_does_not_end_the_rewind_is_told() {
 
 #[test]
 fn a_host_that_resumes_without_a_rewind_is_told() {
-    let mut program = Program::new(Host::Right, &[]);
-    assert_eq!(program.run("run").expect("it runs"), 53);
-    let error = program.call("wpk_fork_resume_i32").expect_err("an assertion fails");
-    let (found, code) = program.told(&error);
-    assert!(found.contains("resumed though not rewinding"), "{found}");
-    assert_eq!(code, 8);
+    for has_forked in [true, false] {
+        let mut program = Program::new(Host::Right, &[]);
+        if has_forked {
+            assert_eq!(program.run("run").expect("it runs"), 53);
+        }
+        let error = program.call("wpk_fork_resume_i32").expect_err("an assertion fails");
+        let (found, code) = program.told(&error);
+        assert!(found.contains("resumed though not rewinding"), "{found}");
+        assert_eq!(code, 8);
+    }
 }

@@ -382,18 +382,23 @@ impl<'a> Text<'a> {
         format!("({load} {} align=1 ({ptr}.sub {} ({ptr}.const {bytes})))", self.memory, self.position())
     }
 
-    fn check_frame(&mut self) {
+    /// Checks that there is a frame, and that its function is another than it has to be under a condition.
+    fn checks_of_frame(&self, is_other: &str) -> String {
         let (ptr, state) = (self.ptr, self.id("state"));
-        let number = self.in_frames("(local.get $function)");
         let checks = [
             (Assertion::NotRewinding, format!("(i32.lt_u (global.get {state}) (i32.const 2))")),
             (Assertion::NoFrame, format!("({ptr}.le_u {} (global.get {}))", self.position(), self.id("frames"))),
-            (Assertion::OtherFrame, format!("(i32.ne {} {number})", self.function_in_frame())),
+            (Assertion::OtherFrame, is_other.to_owned()),
         ];
-        let checks: Vec<String> =
-            checks.iter().map(|(assertion, condition)| assertion.check(self.runtime, condition)).collect();
+        let checks = checks.iter().map(|(assertion, condition)| assertion.check(self.runtime, condition));
+        checks.collect::<Vec<_>>().join("\n  ")
+    }
+
+    fn check_frame(&mut self) {
+        let number = self.in_frames("(local.get $function)");
+        let checks = self.checks_of_frame(&format!("(i32.ne {} {number})", self.function_in_frame()));
         let name = quoted(&self.runtime.check_frame_helper());
-        self.line(&format!("(func {name} (param $function i32)\n  {})", checks.join("\n  ")));
+        self.line(&format!("(func {name} (param $function i32)\n  {checks})"));
     }
 
     /// At the start of what resume functions begin with, if the program's code can call these.
@@ -448,6 +453,12 @@ impl<'a> Text<'a> {
         }
         let number = self.function_in_frame();
         let next = self.id("next_function");
+        let checks = match self.runtime.sharing {
+            Sharing::None if self.runtime.asserts => {
+                self.checks_of_frame(&format!("(i32.ge_u {number} (i32.const {}))", self.needs.resumable.len()))
+            }
+            _ => String::new(),
+        };
         match &self.runtime.table {
             ResumeTable::Table { base, is64, .. } => {
                 let type_ = if *is64 { "i64" } else { "i32" };
@@ -458,9 +469,9 @@ impl<'a> Text<'a> {
                     _ => number,
                 };
                 let index = if *base == 0 { number } else { format!("({type_}.add {number} ({type_}.const {base}))") };
-                self.line(&format!("(func {next} (result {type_}) {index})"));
+                self.line(&format!("(func {next} (result {type_}) {checks}{index})"));
             }
-            ResumeTable::Switch => self.line(&format!("(func {next} (result i32) {number})")),
+            ResumeTable::Switch => self.line(&format!("(func {next} (result i32) {checks}{number})")),
         }
     }
 
