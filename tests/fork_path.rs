@@ -179,6 +179,17 @@ fn tables_with_an_initial_value() {
 }
 
 #[test]
+fn a_table_that_starts_with_a_reference_of_the_host_may_hold_whatever_is_exported() {
+    assert_path(
+        r#"(import "env" "reference" (global $reference funcref))
+         (table $t 1 funcref (global.get $reference))
+         (func $exported (export "exported") (drop (call $fork)))
+         (func $calls (call_indirect $t (i32.const 0)))"#,
+        &["exported calls kernel.kernel_fork", "calls calls through the table t, which may hold exported"],
+    );
+}
+
+#[test]
 fn an_imported_table_may_hold_whatever_is_exported_or_referenced() {
     assert_path(
         r#"(import "env" "table" (table $t 1 funcref))

@@ -180,6 +180,10 @@ fn run(modules: &Modules, export: &str, follow: Follow, room: u32) -> Result<Out
     loop {
         let Program { store, main, side, memory } = &mut program;
         let result = main.get_typed_func::<i32, i32>(&mut *store, export)?.call(&mut *store, 5)?;
+        if room > 0 {
+            let behind = &memory.data(&*store)[(BUFFER + room) as usize..][..256];
+            assert!(behind.iter().all(|&byte| byte == 0), "{room} bytes: what is behind the buffer was written");
+        }
         if state_of(&mut *store, *main)? == 0 {
             let (counter, own) = (main.get_global(&mut *store, "counter"), side.get_global(&mut *store, "own"));
             let stack_pointer = main.get_global(&mut *store, "__stack_pointer");

@@ -163,3 +163,44 @@ fn a_stack_overflow_in_a_rewind_is_reported_and_the_buffer_serves_again() {
     assert_eq!(parent.rewind().unwrap(), sum(DEPTH.into()));
     assert_eq!(parent.fork_and_follow_parent(4), sum(4));
 }
+
+/// A transition: its export, and whether it takes the buffer.
+type Transition = (&'static str, bool);
+
+const UNWIND_BEGIN: Transition = ("wpk_fork_unwind_begin", true);
+const UNWIND_END: Transition = ("wpk_fork_unwind_end", false);
+const REWIND_BEGIN: Transition = ("wpk_fork_rewind_begin", true);
+const REWIND_END: Transition = ("wpk_fork_rewind_end", false);
+
+#[test]
+fn transitions_in_another_state_trap() {
+    let engine = engine(STACK);
+    let module = Module::new(&engine, instrument(RECURSION, &[])).expect("the output is valid");
+    let mut linker = Linker::new(&engine);
+    linker.func_wrap("kernel", "kernel_fork", |_: i32| 0_i32).expect("it is imported once");
+    let cases: [(&[Transition], &[Transition]); 3] = [
+        (&[], &[UNWIND_END, REWIND_END]),
+        (&[UNWIND_BEGIN], &[UNWIND_BEGIN, REWIND_BEGIN, REWIND_END]),
+        (&[UNWIND_BEGIN, UNWIND_END, REWIND_BEGIN], &[UNWIND_BEGIN, UNWIND_END, REWIND_BEGIN]),
+    ];
+    for (before, trapping) in cases {
+        for &transition in trapping {
+            let mut store = wasmtime::Store::new(&engine, ());
+            store.set_fuel(1_000_000).expect("the engine counts");
+            let instance = linker.instantiate(&mut store, &module).expect("it starts");
+            let memory = instance.get_memory(&mut store, "memory").expect("exported");
+            let address = BUFFER.address as usize;
+            memory.write(&mut store, address + 4, &(address as u32 + 4096).to_le_bytes()).expect("there is room");
+            let mut call = |(name, takes_buffer): Transition| match takes_buffer {
+                true => instance.get_typed_func::<u32, ()>(&mut store, name)?.call(&mut store, BUFFER.address as u32),
+                false => instance.get_typed_func::<(), ()>(&mut store, name)?.call(&mut store, ()),
+            };
+            for &transition in before {
+                call(transition).unwrap_or_else(|error: wasmtime::Error| panic!("{transition:?}: {error:?}"));
+            }
+            let error = call(transition).expect_err("it is called in another state");
+            let trap = error.downcast_ref();
+            assert_eq!(trap, Some(&Trap::UnreachableCodeReached), "{transition:?} after {before:?}");
+        }
+    }
+}

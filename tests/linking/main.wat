@@ -2,6 +2,8 @@
 ;; part of its locals on a stack in memory, whose pointer the side module imports.
 (module
   (type $callback (func (param i32) (result i32)))
+  ;; No function of this module has this type.
+  (type $wide (func (param i64) (result i32)))
   (import "kernel" "kernel_fork" (func $fork (result i32)))
   (import "env" "side_twice" (func $side_twice (param i32) (result i32)))
   (memory (export "memory") 2)
@@ -24,4 +26,6 @@
     (i32.add (global.get $counter) (call $side_twice (local.get $x))))
   ;; Through slot 1 of the table, which the side module fills.
   (func (export "indirect") (param $x i32) (result i32)
-    (i32.add (local.get $x) (call_indirect (type $callback) (i32.add (local.get $x) (i32.const 1)) (i32.const 1)))))
+    (i32.add
+      (i32.add (local.get $x) (call_indirect (type $callback) (i32.add (local.get $x) (i32.const 1)) (i32.const 1)))
+      (call_indirect (type $wide) (i64.extend_i32_u (local.get $x)) (i32.const 2)))))

@@ -88,6 +88,11 @@ mutations! {
             let set = code.find(|f| f.expr.kind() == Kind::LocalSet && calls(f.expr.child(0), "other"));
             code.replace(set, code.build.block(None, &[set.expr, code.build.return_(Some(code.build.i32(0)))], None));
         };
+    a_store_before_the_landing_is_executed: "leaf", "code before the landing is executed while rewinding",
+        |module| {
+            let store = Code::of(module, "boxed").find(|f| f.expr.kind() == Kind::Store).expr;
+            Code::of(module, "leaf.resume").put_first(store);
+        };
     two_pops_are_swapped: "sites", "is not reloaded from the frame",
         |module| {
             let code = Code::of(module, "sites.resume");
