@@ -15,8 +15,8 @@ Code read_code(Function& func);
 size_t intern_name(rust::Str name);
 rust::String name_text(size_t name);
 
-// Computes an expression on constants in place of its children. False if it traps, if it is a NaN, whose bits engines choose,
-// or if it is not one of numbers alone.
+// Computes an expression on constants in place of its children. False if it traps, if it is a NaN, whose bits engines
+// choose, or if it is not one of numbers alone.
 bool fold_constants(size_t expression, rust::Slice<const uint64_t> operands, uint64_t& result);
 
 // Active element segments, function references only; anything else in them is an empty name.

@@ -16,7 +16,8 @@ use crate::analysis::state::HiddenState;
 use crate::error::Error;
 use crate::frame::lay_out_masks;
 use crate::ir::{
-    self, CallSite, Function, FunctionImport, GlobalRow, Hierarchy, Kind, Module, Name, Node, Pass, TableRow, Type,
+    self, CallSite, Function, FunctionImport, GlobalRow, Hierarchy, Kind, MemoryRow, Module, Name, Node, Pass,
+    TableRow, Type,
 };
 use crate::limits;
 use crate::options::{self, Options, Refs, Sharing};
@@ -304,10 +305,18 @@ fn modernize_exceptions<'m>(pass: Pass<'m>, module: Module<'m>, path: &ForkPath)
 
 fn choose_memory(module: Module<'_>, options: &Options) -> Result<FrameMemory, Error> {
     let memories = module.memories();
-    let known = || memories.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
+    let exports: Vec<_> = module.exports().into_iter().filter(|export| export.kind == 2).collect();
+    let export_of = |m: &MemoryRow| exports.iter().find(|export| export.item == m.name && export.name != m.name);
+    let describe = |m: &MemoryRow| match export_of(m) {
+        Some(export) => format!("{} (exported as {})", m.name, export.name),
+        None => m.name.clone(),
+    };
+    let known = || memories.iter().map(describe).collect::<Vec<_>>().join(", ");
     let chosen = match (&options.memory, memories.as_slice()) {
         (Some(name), _) => {
-            let chosen = memories.iter().find(|m| m.name == *name);
+            let exported = || exports.iter().find(|export| export.name == *name).map(|export| &export.item);
+            let named = |name: &str| memories.iter().find(|m| m.name == name);
+            let chosen = named(name).or_else(|| named(exported()?));
             chosen.ok_or_else(|| Error::UnknownMemory(name.clone(), known()))?
         }
         // The declarations add it, and name it.

@@ -425,10 +425,22 @@ fn memory_chooses_where_frames_go() {
 }
 
 #[test]
+fn memories_can_be_named_as_they_are_exported() {
+    let exported = TWO_MEMORIES.replace("(memory $frames 1)", r#"(memory $frames (export "stack") 1)"#);
+    let text = support::instrumented_text(&exported, &["--pass-arg=fork-instrument-memory@stack"]);
+    assert!(text.contains("i32.store $frames ") && !text.contains("i32.store $data "), "{text}");
+    // The internal name goes before the export's.
+    let crossed = exported.replace(r#""stack""#, r#""data""#);
+    let text = support::instrumented_text(&crossed, &["--pass-arg=fork-instrument-memory@data"]);
+    assert!(text.contains("i32.store $data ") && !text.contains("i32.store $frames "), "{text}");
+}
+
+#[test]
 fn a_memory_that_is_not_there_is_an_error_that_names_those_that_are() {
-    let session = Session(Scratch::with("in.wat", TWO_MEMORIES));
+    let session =
+        Session(Scratch::with("in.wat", TWO_MEMORIES.replace("(memory $data", r#"(memory $data (export "m")"#)));
     let message = session.refuses("memory@heap");
-    for name in ["heap", "data", "frames"] {
+    for name in ["heap", "data (exported as m)", "frames"] {
         assert!(message.contains(name), "{message}");
     }
 }

@@ -105,3 +105,11 @@ fn a_module_that_is_left_as_it_is_has_an_empty_second_module() {
     scratch.run(&[&["in.wat", "-S", "-o", "out.wat"], &pass[..]].concat()).succeeded();
     assert_eq!(scratch.read_text("second.wasm").trim(), "(module)");
 }
+
+#[test]
+fn a_module_that_is_no_second_module_does_not_link() {
+    let pair = pair(&program(PROGRAMS[0]), &[]);
+    let outcome = run(&pair.first, b"\0asm\x01\0\0\0").expect("the first module links");
+    let End::Trapped(error) = outcome.end else { panic!("the two link") };
+    assert!(error.contains("does not import \"wpk_fork_table_"), "{error}");
+}

@@ -336,7 +336,7 @@ impl Subject<'_> {
     /// A process with default options, most of whose time is V8's compilation of what it happens to call.
     fn start(&self, results: &mut Results) -> Result<()> {
         let mut taken = vec![(Vec::new(), Vec::new()); self.variants.len()];
-        for _ in 0..(2 * self.rounds).clamp(1, 18) {
+        for _ in 0..(4 * self.rounds).clamp(1, 36) {
             for (variant, taken) in self.variants.iter().zip(&mut taken) {
                 let mut arguments = words(&["1", "0"]);
                 arguments.extend([variant.argument_without_resume(), "--".to_owned()]);

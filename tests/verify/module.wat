@@ -1,6 +1,7 @@
 ;; What the mutations are applied to: one function for each thing that can go wrong.
 (module
   (type $unary (func (param i32) (result i32)))
+  (type $nullary (func (result i32)))
   (type $box (struct (field i32)))
   (import "kernel" "kernel_fork" (func $fork (param i32) (result i32)))
   (import "env" "note" (func $note (param i32)))
@@ -88,6 +89,9 @@
   ;; Cannot fork.
   (func $apart (param $n i32)
     (call $note (local.get $n))
+    (call $note (i32.load offset=8 (local.get $n)))
+    (call $note (i32.div_u (i32.const 7) (local.get $n)))
+    (call $note (call_indirect $table (type $nullary) (local.get $n)))
     (global.set $count (local.get $n)))
 
   ;; More locals that only some frames hold than one number has masks for.

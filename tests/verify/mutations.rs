@@ -2,7 +2,7 @@
 
 use fork_instrument::ir::{Expr, Kind, Module, Type};
 
-use crate::code::{Code, calls};
+use crate::code::{Code, Found, calls};
 use crate::expect_caught;
 
 macro_rules! mutations {
@@ -93,6 +93,12 @@ mutations! {
             let store = Code::of(module, "boxed").find(|f| f.expr.kind() == Kind::Store).expr;
             Code::of(module, "leaf.resume").put_first(store);
         };
+    a_load_before_the_landing_is_executed: "leaf", "code before the landing is executed while rewinding",
+        |module| put_first_of_leaf(module, |f| f.expr.kind() == Kind::Load);
+    a_division_before_the_landing_is_executed: "leaf", "code before the landing is executed while rewinding",
+        |module| put_first_of_leaf(module, |f| f.expr.kind() == Kind::Binary);
+    an_indirect_call_before_the_landing_is_executed: "leaf", "code before the landing is executed while rewinding",
+        |module| put_first_of_leaf(module, |f| f.expr.kind() == Kind::CallIndirect);
     two_pops_are_swapped: "sites", "is not reloaded from the frame",
         |module| {
             let code = Code::of(module, "sites.resume");
@@ -306,6 +312,13 @@ fn push_zero_last(module: Module<'_>, function: &str) {
 }
 
 /// Drops the first push: its frame lacks some locals.
+/// Executes an expression of `apart` while `leaf` is resumed.
+fn put_first_of_leaf(module: Module<'_>, is_wanted: fn(&Found<'_>) -> bool) {
+    let expression = Code::of(module, "apart").find(is_wanted).expr;
+    let code = Code::of(module, "leaf.resume");
+    code.put_first(code.build.drop(expression));
+}
+
 fn drop_push(module: Module<'_>, function: &str) {
     let code = Code::of(module, function);
     let push = code.find(|f| f.calls(".push_"));
