@@ -73,7 +73,7 @@ bool equal_functions(Function& left, Function& right) { return FunctionUtils::eq
 
 namespace {
 
-// Marks the position of every call among a basic block's reads and writes.
+// Marks the positions of calls among a basic block's reads and writes.
 struct Walker : public LivenessWalker<Walker, Visitor<Walker>> {
   void mark(Expression* call) {
     if (currBasicBlock) {
@@ -81,7 +81,11 @@ struct Walker : public LivenessWalker<Walker, Visitor<Walker>> {
       calls.emplace_back(call, currBasicBlock, currBasicBlock->contents.actions.size());
     }
   }
-  void visitCall(Call* curr) { mark(curr); }
+  void visitCall(Call* curr) {
+    if (!std::binary_search(others.begin(), others.end(), as_number(curr->target))) {
+      mark(curr);
+    }
+  }
   void visitCallIndirect(CallIndirect* curr) { mark(curr); }
   void visitCallRef(CallRef* curr) { mark(curr); }
 
@@ -91,12 +95,14 @@ struct Walker : public LivenessWalker<Walker, Visitor<Walker>> {
     size_t action;
   };
   std::vector<Mark> calls;
+  rust::Slice<const size_t> others;
 };
 
 } // namespace
 
-LivenessAtCalls::LivenessAtCalls(Module& module, Function& func) {
+LivenessAtCalls::LivenessAtCalls(Module& module, Function& func, rust::Slice<const size_t> others) {
   Walker walker;
+  walker.others = others;
   walker.walkFunctionInModule(&func, &module);
   // One scan backwards through each block that has calls.
   std::unordered_map<Walker::BasicBlock*, std::vector<Walker::Mark*>> marks;
@@ -133,8 +139,8 @@ rust::Vec<uint32_t> LivenessAtCalls::after(size_t call) const {
 
 bool LivenessAtCalls::reachable(size_t call) const { return live_after.count(call); }
 
-std::unique_ptr<LivenessAtCalls> liveness_at_calls(Module& module, Function& func) {
-  return std::make_unique<LivenessAtCalls>(module, func);
+std::unique_ptr<LivenessAtCalls> liveness_at_calls(Module& module, Function& func, rust::Slice<const size_t> others) {
+  return std::make_unique<LivenessAtCalls>(module, func, others);
 }
 
 } // namespace fork_instrument

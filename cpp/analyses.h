@@ -25,12 +25,13 @@ bool equal_functions(Function& left, Function& right);
 // Where each local of a function is live, at the granularity of calls.
 class LivenessAtCalls {
 public:
-  LivenessAtCalls(Module& module, Function& func);
+  // Direct calls of `others`, functions by number in ascending order, are left out.
+  LivenessAtCalls(Module& module, Function& func, rust::Slice<const size_t> others);
 
   // Locals that may be read after the call returns, by its normal path or by a handler that it throws to, in
-  // ascending order. Must be asked with a call of the function that is not in unreachable code.
+  // ascending order. Must be asked with a call of the function that is not left out, nor in unreachable code.
   rust::Vec<uint32_t> after(size_t call) const;
-  // Whether control can reach the call.
+  // Whether control can reach the call, which is not left out.
   bool reachable(size_t call) const;
 
 private:
@@ -38,6 +39,6 @@ private:
   std::unordered_map<size_t, std::vector<uint32_t>> live_after;
 };
 
-std::unique_ptr<LivenessAtCalls> liveness_at_calls(Module& module, Function& func);
+std::unique_ptr<LivenessAtCalls> liveness_at_calls(Module& module, Function& func, rust::Slice<const size_t> others);
 
 } // namespace fork_instrument

@@ -396,7 +396,7 @@ fn make_plans<'m>(
             is_too_large.store(true, Ordering::Relaxed);
         }
         // Finding out what is live can change code that cannot be reached.
-        let liveness = analysis::joins::has_handlers(&listing).then(|| function.liveness(module));
+        let liveness = analysis::joins::has_handlers(&listing).then(|| path.liveness(module, function));
         if liveness.is_some() {
             listing = Listing::of(function);
         }

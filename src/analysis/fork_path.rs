@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::ir::{CallSite, Expr, FunctionRow, Hierarchy, Module, Name, Type};
+use crate::ir::{CallSite, Expr, Function, FunctionRow, Hierarchy, Liveness, Module, Name, Type};
 use crate::options::{Options, Pattern, Sharing};
 
 /// Kinds of [`CallSite`].
@@ -77,6 +77,8 @@ pub struct ForkPath {
     ignores_indirect: bool,
     /// All sites but calls.
     others: Vec<CallSite>,
+    /// Names of functions that are not on the path, as numbers, ascending.
+    quiet: Vec<usize>,
 }
 
 /// Who calls what.
@@ -175,6 +177,7 @@ impl ForkPath {
             forking_references: HashMap::new(),
             ignores_indirect: options.ignore_indirect,
             others: Vec::new(),
+            quiet: Vec::new(),
         };
         path.find_references(module, &calls);
         path.find_called(module, &calls);
@@ -186,6 +189,9 @@ impl ForkPath {
         path.close(module, &calls, options);
         path.find_forking_types(module, &calls, options);
         path.others = calls.into_iter().filter(|c| c.kind >= kind::TABLE_WRITE).collect();
+        let all = path.functions.iter().zip(&path.reasons);
+        path.quiet = all.filter(|(_, reason)| reason.is_none()).map(|(function, _)| function.name).collect();
+        path.quiet.sort_unstable();
         path
     }
 
@@ -355,6 +361,11 @@ impl ForkPath {
     /// Patterns that match no function.
     pub fn unmatched<'a>(&'a self, patterns: &'a [Pattern]) -> impl Iterator<Item = &'a Pattern> + 'a {
         patterns.iter().filter(|p| !self.functions.iter().any(|f| p.matches(&f.name().text())))
+    }
+
+    /// Liveness of a function's locals at the calls that can be suspended, and at some others.
+    pub fn liveness<'m>(&self, module: Module<'m>, function: Function<'m>) -> Liveness {
+        function.liveness(module, &self.quiet)
     }
 
     /// What the call can do.

@@ -31,7 +31,7 @@ pub fn plan_function<'m>(
     rules: &references::ReferenceRules,
     joined: &Joined,
 ) -> Result<FunctionPlan, Refusal<'m>> {
-    let liveness = function.liveness(module);
+    let liveness = path.liveness(module, function);
     let tree = regions::Tree::build(module, path, function, &liveness, joined);
     let mut plan = tree.plan(function, &liveness);
     rematerialize::carry_operands(&mut plan, &tree, module, options.replay);

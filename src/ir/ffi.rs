@@ -287,7 +287,11 @@ pub mod bridge {
         fn hash_expression(expression: usize) -> u64;
         fn equal_expressions(left: usize, right: usize) -> bool;
         fn equal_functions(left: Pin<&mut Function>, right: Pin<&mut Function>) -> bool;
-        fn liveness_at_calls(module: Pin<&mut Module>, func: Pin<&mut Function>) -> UniquePtr<LivenessAtCalls>;
+        fn liveness_at_calls(
+            module: Pin<&mut Module>,
+            func: Pin<&mut Function>,
+            others: &[usize],
+        ) -> UniquePtr<LivenessAtCalls>;
         fn after(self: &LivenessAtCalls, call: usize) -> Result<Vec<u32>>;
         fn reachable(self: &LivenessAtCalls, call: usize) -> bool;
 

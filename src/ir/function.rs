@@ -120,9 +120,10 @@ impl<'m> Function<'m> {
         bridge::list_labels(self.pin(), prefix)
     }
 
-    /// Liveness of locals at calls. Binaryen's analysis may replace code that cannot be reached.
-    pub fn liveness(self, module: Module<'m>) -> Liveness {
-        Liveness(bridge::liveness_at_calls(module.pin(), self.pin()))
+    /// Liveness of locals at calls, but for those that call functions of `others`, numbers of names in ascending order, by
+    /// name. Binaryen's analysis may replace code that cannot be reached.
+    pub fn liveness(self, module: Module<'m>, others: &[usize]) -> Liveness {
+        Liveness(bridge::liveness_at_calls(module.pin(), self.pin(), others))
     }
 }
 
