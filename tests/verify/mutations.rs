@@ -93,9 +93,9 @@ mutations! {
             let store = Code::of(module, "boxed").find(|f| f.expr.kind() == Kind::Store).expr;
             Code::of(module, "leaf.resume").put_first(store);
         };
-    a_load_before_the_landing_is_executed: "leaf", "code before the landing is executed while rewinding",
+    a_load_before_the_landing_is_executed: "leaf", "rewinding does not reach the landing: something is executed that can trap",
         |module| put_first_of_leaf(module, |f| f.expr.kind() == Kind::Load);
-    a_division_before_the_landing_is_executed: "leaf", "code before the landing is executed while rewinding",
+    a_division_before_the_landing_is_executed: "leaf", "rewinding does not reach the landing: something is executed that can trap",
         |module| put_first_of_leaf(module, |f| f.expr.kind() == Kind::Binary);
     an_indirect_call_before_the_landing_is_executed: "leaf", "code before the landing is executed while rewinding",
         |module| put_first_of_leaf(module, |f| f.expr.kind() == Kind::CallIndirect);
