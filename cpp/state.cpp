@@ -133,10 +133,15 @@ struct WriteCollector : public PostWalker<WriteCollector> {
   void visitStringEncode(StringEncode* curr) { add(curr->array); }
 };
 
-// Functions that engines provide under names of JavaScript's write to arrays that they are given.
+// Functions that engines provide for strings write to arrays that they are given.
 void add_arrays_of_import(Function& import, Types& types) {
+  bool is_writer = (import.module == "wasm:js-string" && import.base == "intoCharCodeArray") ||
+                   (import.module == "wasm:text-encoder" && import.base == "encodeStringIntoUTF8Array");
+  if (!is_writer) {
+    return;
+  }
   for (auto param : import.getParams()) {
-    if (param.isRef() && param.getHeapType().isArray() && param.getHeapType().getArray().element.mutable_ == Mutable) {
+    if (param.isRef()) {
       types.insert(param.getHeapType());
     }
   }

@@ -136,6 +136,7 @@ mod tests {
         let problem = exceeded(&imports(1_000_001)).expect("one too many");
         assert!(problem.contains("1000001 functions") && problem.contains("fork-instrument-resume@FILE"), "{problem}");
     }
+
     #[test]
     fn parameters_count_among_the_locals() {
         assert_eq!(exceeded(&locals(49_998)), None);

@@ -409,7 +409,7 @@ pub fn given_twice(words: &[String]) -> Option<Error> {
             None if word == "--pass-arg" || word == "-pa" => words.next()?,
             _ => continue,
         };
-        let Some((key, value)) = argument.split_once('@') else { continue };
+        let (key, value) = argument.split_once('@').unwrap_or((argument, ""));
         let Some(name) = key.strip_prefix(PREFIX).filter(|name| is_list(name)) else { continue };
         if let Some(other) = given.insert(name, value).filter(|&other| other != value) {
             let problem =

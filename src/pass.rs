@@ -47,7 +47,12 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
         // The pipeline runs again; this pass has done its work.
         return Ok(());
     }
-    let Some(path) = find_path(module, &options)? else { return Ok(()) };
+    let Some(path) = find_path(module, &options)? else {
+        if let Some(file) = &options.resume {
+            output::add(Path::new(file), separate::nothing(output::is_text()));
+        }
+        return Ok(());
+    };
     modernize_exceptions(pass, module, &path)?;
     let several = linking::option_of_several_modules(&options);
     if let Some(option) = several.filter(|_| pass.is_closed_world()) {
@@ -117,7 +122,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     Ok(())
 }
 
-/// The fork path, of a module that can be instrumented; none if it does not import the entry.
+/// The fork path, of a module that can be instrumented; none if there is nothing to instrument.
 fn find_path(module: Module<'_>, options: &Options) -> Result<Option<ForkPath>, Error> {
     check_not_instrumented(module)?;
     module.replace_unusable_names();
@@ -125,18 +130,13 @@ fn find_path(module: Module<'_>, options: &Options) -> Result<Option<ForkPath>, 
     let calls = replace_entry_references(module, options);
     let mut path = ForkPath::discover(module, options, calls);
     if !path.has_entry() {
-        let saves_globals = options.sharing != Sharing::None;
-        warn_about_entries(
-            module,
-            options,
-            if saves_globals { "only its globals are saved" } else { "it is left as it is" },
-        );
-        if !saves_globals {
-            if let Some(file) = &options.resume {
-                output::add(Path::new(file), separate::nothing(output::is_text()));
-            }
+        // Those of a module that is linked dynamically go into the buffer of the others.
+        let is_own = |g: &GlobalRow| g.mutable_ && !g.imported;
+        if options.sharing == Sharing::None || !module.globals().iter().any(is_own) {
+            warn_about_entries(module, options, "it is left as it is");
             return Ok(None);
         }
+        warn_about_entries(module, options, "only its globals are saved");
     }
     if module.give_up_exactness() {
         path = ForkPath::discover(module, options, module.calls());
@@ -254,7 +254,8 @@ fn check_start(module: Module<'_>, path: &ForkPath) -> Result<(), Error> {
 
 /// A root that is not there leaves the function that was meant without its test, which hosts would enter anew.
 fn check_roots(path: &ForkPath, options: &Options) -> Result<(), Error> {
-    let roots = options.roots.as_deref().unwrap_or(&[]);
+    // Modules that are linked dynamically can have one list for all.
+    let roots = options.roots.as_deref().filter(|_| options.sharing == Sharing::None).unwrap_or(&[]);
     let Some(gone) = path.unmatched(roots).find(|pattern| !pattern.text().ends_with('*')) else { return Ok(()) };
     let problem = "no function has this name, and whichever was meant would not be resumed. Exports can have other names than their \
                    functions";

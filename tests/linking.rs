@@ -329,6 +329,18 @@ fn a_module_on_which_no_fork_depends_gives_the_child_its_globals() -> Result<()>
     Ok(())
 }
 
+#[test]
+fn a_module_with_nothing_to_save_is_left_as_it_is() {
+    for text in [r#"(module (func (export "f")))"#, r#"(module (memory 1) (memory 1) (func (export "f")))"#] {
+        let scratch = Scratch::with("in.wat", text);
+        let pass = ["--fork-instrument", "--pass-arg=fork-instrument-import-globals", "-o", "out.wasm"];
+        let run = scratch.run(&[&ALL[..], &["in.wat"], &pass].concat()).succeeded();
+        assert!(run.stderr.contains("it is left as it is"), "{}", run.stderr);
+        scratch.run(&[&ALL[..], &["in.wat", "-o", "plain.wasm"]].concat()).succeeded();
+        assert_eq!(scratch.read("out.wasm"), scratch.read("plain.wasm"));
+    }
+}
+
 /// Verified, on several threads: fixtures run on one.
 #[test]
 fn every_fixture_can_be_a_main_or_a_side_module() {

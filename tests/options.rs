@@ -334,6 +334,9 @@ fn a_switch_or_choice_given_twice_means_the_last() {
     // As everywhere in Binaryen.
     let ignored = session.path_with(&["ignore-indirect"]);
     assert_eq!(session.path_with(&["ignore-indirect@false", "ignore-indirect@true"]), ignored);
+    session
+        .run(&["--fork-instrument", "--pass-arg=fork-instrument-replay@no", "--pass-arg=fork-instrument-replay@none"])
+        .succeeded();
 }
 
 #[test]

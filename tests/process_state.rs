@@ -88,3 +88,26 @@ fn a_child_with_separate_resume_functions_has_what_memories_and_tables_hold() {
 fn frames_can_be_in_a_memory_of_their_own() {
     child_has_the_state(&["in-secondary-memory"]);
 }
+
+#[test]
+fn arrays_that_engines_string_functions_only_read_do_not_change() {
+    let wat = |import: &str| {
+        format!(
+            r#"(module
+            (type $chars (array (mut i16)))
+            (import "kernel" "kernel_fork" (func $fork (result i32)))
+            (import "wasm:js-string" {import})
+            (memory (export "memory") 1)
+            (global $hello (ref $chars) (array.new_fixed $chars 2 (i32.const 72) (i32.const 105)))
+            (func (export "run") (result i32)
+                (drop (call $string (global.get $hello) (i32.const 0) (i32.const 2)))
+                (call $fork)))"#
+        )
+    };
+    let parameters = "(param (ref null $chars) i32 i32)";
+    for (name, is_refused) in [("fromCharCodeArray", false), ("intoCharCodeArray", true)] {
+        let scratch = Scratch::with("in.wat", wat(&format!(r#""{name}" (func $string {parameters} (result i32))"#)));
+        let run = scratch.run(&[&ALL[..], &["in.wat", "--fork-instrument", "-o", "out.wasm"]].concat());
+        assert_eq!(run.status.success(), !is_refused, "{name}: {}", run.stderr);
+    }
+}

@@ -107,9 +107,27 @@ fn a_module_that_is_left_as_it_is_has_an_empty_second_module() {
 }
 
 #[test]
-fn a_module_that_is_no_second_module_does_not_link() {
-    let pair = pair(&program(PROGRAMS[0]), &[]);
-    let outcome = run(&pair.first, b"\0asm\x01\0\0\0").expect("the first module links");
-    let End::Trapped(error) = outcome.end else { panic!("the two link") };
-    assert!(error.contains("does not import \"wpk_fork_table_"), "{error}");
+fn wasi_that_resume_functions_call_works_on_the_programs_memory() {
+    let wat = r#"(module
+        (import "kernel" "kernel_fork" (func $fork (result i32)))
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "\10\00\00\00\06\00\00\00")
+        (data (i32.const 16) "hello\n")
+        (func $say (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))
+        (func (export "_start")
+            (drop (call $fork))
+            (call $say)
+            (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
+    let pair = pair(wat, &["--pass-arg=fork-instrument-in-secondary-memory"]);
+    let memory = Some(String::from("wpk_fork_memory"));
+    let expected = Replay { memory: memory.clone(), ..Replay::new(wat.as_bytes()) }.run().expect("the program runs");
+    assert_eq!(expected.stdout, b"hello\nhello\n");
+    for schedule in [Schedule::FollowChild, Schedule::FollowParent] {
+        let replay = Replay::instrumented(&pair.first, schedule);
+        let replay = Replay { resume: Some(&pair.resume), memory: memory.clone(), strict: true, ..replay };
+        let outcome = replay.run().expect("the two link");
+        assert_eq!(expected.differences(&outcome), Vec::<String>::new());
+        assert_eq!(outcome.forks, 1);
+    }
 }

@@ -202,10 +202,6 @@ pub fn has_references(module: &Module) -> bool {
 /// are exports of that instance.
 pub fn link_resume(mut store: impl AsContextMut, first: &Instance, resume: &Module) -> Result<Instance> {
     let mut imports = Vec::new();
-    let shared = first.exports(&mut store).map(|export| export.name().to_owned()).find(|name| is_resume_table(name));
-    if let Some(table) = shared.filter(|table| !resume.imports().any(|import| import.name() == table)) {
-        bail!("the resume module belongs to another module: it does not import {table:?}");
-    }
     for import in resume.imports() {
         if import.module() != RESUME_MODULE {
             bail!("the resume module imports {}.{}, not from {RESUME_MODULE}", import.module(), import.name());

@@ -3,7 +3,7 @@
 //! Where something is wrong, a function that says so by its name sets a code, which `wpk_fork_assert` gives, and traps,
 //! so that the name stands in the engine's backtrace (names need `-g`; each such function is also exported, with `wpk_`
 //! in front). Checked are: calls that are assumed not to fork, in all functions; functions of the fork path when they are
-//! entered; frames when they are popped; the end of unwinding and of rewinding.
+//! entered; frames when their functions are resumed; the end of unwinding and of rewinding.
 //!
 //! Not checked are calls with the payload of a legacy catch among their operands, which must stay first in the catch, and
 //! tail calls, for which the check of the caller stands.
@@ -26,15 +26,15 @@ pub enum Assertion {
     /// A function of the fork path was called while the module is unwinding, or while it is rewinding, other than
     /// through an export.
     EnteredMeanwhile = 3,
-    /// A resume function found the frame of another function.
+    /// The next frame is another function's than the one that is resumed, or nobody's.
     OtherFrame = 4,
-    /// A resume function found no frame.
+    /// There is no frame for what is resumed.
     NoFrame = 5,
     /// The rewind ended with frames left.
     FramesLeft = 6,
     /// A landing returned while the module is still rewinding: the entry did not end the rewind.
     StillRewinding = 7,
-    /// A resume function was called though the module is not rewinding.
+    /// Something is resumed though the module is not rewinding.
     NotRewinding = 8,
 }
 

@@ -311,7 +311,6 @@ fn push_zero_last(module: Module<'_>, function: &str) {
     code.replace(value, code.build.i32(0));
 }
 
-/// Drops the first push: its frame lacks some locals.
 /// Executes an expression of `apart` while `leaf` is resumed.
 fn put_first_of_leaf(module: Module<'_>, is_wanted: fn(&Found<'_>) -> bool) {
     let expression = Code::of(module, "apart").find(is_wanted).expr;
@@ -319,6 +318,7 @@ fn put_first_of_leaf(module: Module<'_>, is_wanted: fn(&Found<'_>) -> bool) {
     code.put_first(code.build.drop(expression));
 }
 
+/// Drops the first push: its frame lacks some locals.
 fn drop_push(module: Module<'_>, function: &str) {
     let code = Code::of(module, function);
     let push = code.find(|f| f.calls(".push_"));

@@ -376,8 +376,13 @@ impl Import {
     }
 
     fn perform_wasi(&self, cx: Cx<'_, '_>, function: wasi::Function, args: &[Val], results: &mut [Val]) -> Result<()> {
-        // The buffer can be in another one.
-        let exported = cx.get_export("memory").and_then(Extern::into_memory);
+        // The buffer can be in another one, and the call can come from the module of resume functions. While the program
+        // starts, its instance is not known yet.
+        let exported = match cx.data().instance {
+            Some(instance) => instance.get_export(&mut *cx, "memory"),
+            None => cx.get_export("memory"),
+        };
+        let exported = exported.and_then(Extern::into_memory);
         let chosen = cx.data().spec.memory.clone();
         let memory = exported
             .or(cx.data().memory)

@@ -382,7 +382,7 @@ impl<'a> Text<'a> {
         format!("({load} {} align=1 ({ptr}.sub {} ({ptr}.const {bytes})))", self.memory, self.position())
     }
 
-    /// Checks that there is a frame, and that its function is another than it has to be under a condition.
+    /// Checks that there is a frame. `is_other` is the condition under which it is another function's.
     fn checks_of_frame(&self, is_other: &str) -> String {
         let (ptr, state) = (self.ptr, self.id("state"));
         let checks = [
@@ -401,7 +401,6 @@ impl<'a> Text<'a> {
         self.line(&format!("(func {name} (param $function i32)\n  {checks})"));
     }
 
-    /// At the start of what resume functions begin with, if the program's code can call these.
     /// What helpers do first that pop the header of a frame: what is resumed next was not resumed again.
     fn start_header(&self) -> String {
         let retried = match self.needs.has_retries() {
