@@ -27,7 +27,11 @@ pub fn wasm_opt(arguments: Vec<OsString>) -> i32 {
     pass::register();
     ir::at_successful_exit(output::finish);
     // Binaryen only says that it does not know it, and ends the process.
-    for word in arguments.iter().skip(1).filter_map(|word| word.to_str()).filter(|word| options::is_misspelt_pass(word))
+    for word in arguments
+        .iter()
+        .skip(1)
+        .filter_map(|word| word.to_str())
+        .filter(|word| options::spelling::is_misspelt_pass(word))
     {
         eprintln!("{word}: did you mean --{}?", options::PASS_NAME);
     }

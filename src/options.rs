@@ -1,6 +1,8 @@
 //! Pass arguments → typed [`Options`]. [`OPTIONS`] is the one list that parsing, messages and the documentation come
 //! from.
 
+pub mod spelling;
+
 use std::collections::HashMap;
 use std::fs;
 
@@ -228,7 +230,7 @@ impl Options {
             options.entry.extend(listed);
         }
         options.check_combinations()?;
-        for (argument, meant) in misspelt(arguments) {
+        for (argument, meant) in spelling::misspelt(arguments) {
             eprintln!("warning: --fork-instrument: no pass takes --pass-arg={argument}: did you mean {meant}?");
         }
         Ok(options)
@@ -307,7 +309,7 @@ impl Options {
             }
             "verify" => self.verify = switch(name, value)?,
             "verbose" => self.verbose = switch(name, value)?,
-            _ => return Err(unknown(name)),
+            _ => return Err(spelling::unknown(name)),
         }
         Ok(())
     }
@@ -343,58 +345,6 @@ fn missing(name: &str) -> Error {
     bad(name, "", &format!("a value is missing: write {usage}"))
 }
 
-fn unknown(name: &str) -> Error {
-    let known: Vec<String> = OPTIONS.iter().map(usage).collect();
-    // The value is what follows an @; everything else is taken for the name.
-    let meant = match name.split_once('=') {
-        Some((name, value)) => closest_option(name).map(|option| format!("{PREFIX}{}@{value}", option.name)),
-        None => closest_option(name).map(usage),
-    };
-    let meant = meant.map(|usage| format!(": did you mean {usage}?")).unwrap_or(".".into());
-    Error::UnknownOption { argument: format!("{PREFIX}{name}"), meant, known: known.join(", ") }
-}
-
-fn closest_option(name: &str) -> Option<&'static OptionInfo> {
-    closest(name, OPTIONS.iter().map(|option| (option.name, option)))
-}
-
-/// What a misspelt name may have meant.
-pub fn closest<'a, T>(name: &str, candidates: impl Iterator<Item = (&'a str, T)>) -> Option<T> {
-    let candidates = candidates.map(|(candidate, value)| (distance(name, candidate), value));
-    let (distance, value) = candidates.min_by_key(|(distance, _)| *distance)?;
-    let length = name.chars().count();
-    (distance <= 2.max(length / 3) && distance < length).then_some(value)
-}
-
-/// The number of insertions, deletions and replacements between two names.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
-}
-
-/// Pass arguments of nobody that look like ours: each with what was meant.
-pub fn misspelt(arguments: &[(String, String)]) -> Vec<(String, String)> {
-    let meant = |key: &str| {
-        let by_name = OPTIONS.iter().find(|option| option.name == key);
-        by_name.or_else(|| {
-            let full: Vec<String> = OPTIONS.iter().map(|option| format!("{PREFIX}{}", option.name)).collect();
-            let is_near = |full: &String| distance(key, full) <= 3;
-            full.iter().position(is_near).map(|index| &OPTIONS[index])
-        })
-    };
-    let foreign = arguments.iter().filter(|(key, _)| !key.starts_with(PREFIX) && key != PASS_NAME);
-    foreign.filter_map(|(key, _)| Some((key.clone(), usage(meant(key)?)))).collect()
-}
-
 /// A list of names that a command line gives twice. Binaryen hands only the last on, and without the names of the first a
 /// program can be wrong. Other options can be given again, to change them.
 pub fn given_twice(words: &[String]) -> Option<Error> {
@@ -418,14 +368,6 @@ pub fn given_twice(words: &[String]) -> Option<Error> {
         }
     }
     None
-}
-
-/// Whether a word of the command line looks like the pass's name, but is not.
-pub fn is_misspelt_pass(word: &str) -> bool {
-    let word = word.split_once('=').map_or(word, |(name, _)| name);
-    let name = word.trim_start_matches('-');
-    let is_option = name.len() < word.len();
-    is_option && word != format!("--{PASS_NAME}") && distance(name, PASS_NAME) <= 3
 }
 
 /// Binaryen gives a pass argument without `@` the value "1".
@@ -506,60 +448,8 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_name_of_the_pass_is_noticed() {
-        for word in ["--fork-instrumnt", "--fork_instrument=kernel.fork", "-fork-instrument", "--forkinstrument"] {
-            assert!(is_misspelt_pass(word), "{word}");
-        }
-        for word in [
-            "--fork-instrument",
-            "--fork-instrument=*",
-            "fork-instrumnt",
-            "fork-instrument.wasm",
-            "--asyncify",
-            "--pass-arg",
-            "-o",
-        ] {
-            assert!(!is_misspelt_pass(word), "{word}");
-        }
-    }
-
-    #[test]
     fn arguments_of_other_passes_are_left_alone() {
         assert_eq!(parse(&[("asyncify-imports", "x.y"), ("stack-check-handler", "h")]), Ok(Options::default()));
-    }
-
-    #[test]
-    fn an_unknown_option_names_the_valid_ones() {
-        let error = parse(&[("fork-instrument-entyr", "a.b")]).unwrap_err().to_string();
-        for option in OPTIONS {
-            assert!(error.contains(&usage(option)), "{error} lacks {}", option.name);
-        }
-    }
-
-    #[test]
-    fn a_misspelt_option_names_the_one_that_was_meant() {
-        for (argument, meant) in [
-            ("entyr", "fork-instrument-entry@module.name[,…]?"),
-            ("only-list", "fork-instrument-onlylist@names?"),
-            ("verbose=1", "fork-instrument-verbose@1?"),
-            ("entry=kernel.fork", "fork-instrument-entry@kernel.fork?"),
-        ] {
-            let error = parse(&[(&format!("{PREFIX}{argument}"), "1")]).unwrap_err().to_string();
-            assert!(error.contains(&format!("did you mean {meant}")), "{error}");
-        }
-        let error = parse(&[("fork-instrument-colour", "red")]).unwrap_err().to_string();
-        assert!(!error.contains("did you mean"), "{error}");
-    }
-
-    #[test]
-    fn arguments_that_look_like_ours_are_noticed() {
-        let found = |key: &str| misspelt(&[(key.to_string(), "x".to_string())]).pop().map(|(_, meant)| meant);
-        assert_eq!(found("fork-instument-entry").as_deref(), Some("fork-instrument-entry@module.name[,…]"));
-        assert_eq!(found("fork_instrument_verbose").as_deref(), Some("fork-instrument-verbose"));
-        assert_eq!(found("onlylist").as_deref(), Some("fork-instrument-onlylist@names"));
-        for other in ["asyncify-imports", "asyncify-asserts", "forked", "fork-instrument", "fork-instrument-entry"] {
-            assert_eq!(found(other), None, "{other}");
-        }
     }
 
     #[test]
