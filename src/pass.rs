@@ -8,12 +8,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::abi;
-use crate::analysis;
 use crate::analysis::fork_path::{ForkPath, kind};
 use crate::analysis::listing::Listing;
 use crate::analysis::references::{ReferenceRules, Refusal};
 use crate::analysis::regions::Joined;
 use crate::analysis::state::HiddenState;
+use crate::analysis::{self, Planner};
 use crate::error::Error;
 use crate::frame::lay_out_masks;
 use crate::ir::{self, Function, GlobalRow, Hierarchy, Module, Name, Pass, TableRow, Type};
@@ -56,14 +56,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
 
 fn instrument<'m>(pass: Pass<'m>, module: Module<'m>, options: &Options, path: ForkPath) -> Result<(), Error> {
     input::modernize_exceptions(pass, module, &path)?;
-    let several = linking::option_of_several_modules(options);
-    if let Some(option) = several.filter(|_| pass.is_closed_world()) {
-        return Err(Error::ClosedWorld(option));
-    }
-    if let Some(option) = several.filter(|_| !module.facts().mutable_globals) {
-        return Err(Error::NoMutableGlobals(option));
-    }
-    linking::check_features(module, options.sharing)?;
+    input::check_linking(pass, module, options)?;
     let memory = input::choose_memory(module, options)?;
     let mut runtime = Runtime::new(module, memory);
     runtime.separate = options.resume.is_some();
@@ -79,7 +72,9 @@ fn instrument<'m>(pass: Pass<'m>, module: Module<'m>, options: &Options, path: F
     module.relax_bottom_results(&functions);
     pass.run_on_functions(module, &functions, &["dce"]).map_err(Error::Binaryen)?;
     transform::joins::add_markers(module, &runtime);
-    let mut plans = make_plans(pass, module, &path, &functions, options, &runtime)?;
+    let rules = reference_rules(module, &path, options);
+    let planner = Planner { module, path: &path, options, rules };
+    let mut plans = make_plans(pass, &planner, &functions, &runtime)?;
     number_functions(&path, &functions, &mut plans);
     if options.verbose {
         plans.iter().filter_map(FunctionPlan::explain_operands).for_each(|line| eprintln!("{line}"));
@@ -103,7 +98,8 @@ fn instrument<'m>(pass: Pass<'m>, module: Module<'m>, options: &Options, path: F
     let is_closed = !path.is_shared();
     // What else it said is in the plans, and it is as large as they are.
     drop(path);
-    let plans = rewrite(pass, module, &runtime, &functions, &resume_functions, plans, options.verify);
+    let rewriting = Rewriting { module, runtime: &runtime, functions: &functions, resume_functions: &resume_functions };
+    let plans = rewriting.carry_out(pass, plans, options.verify);
     roots::add(module, &runtime, &roots);
     state::export(module, &hidden);
     if let Some(before) = before {
@@ -172,13 +168,11 @@ fn reference_rules(module: Module<'_>, path: &ForkPath, options: &Options) -> Re
 
 fn make_plans<'m>(
     pass: Pass<'m>,
-    module: Module<'m>,
-    path: &ForkPath,
+    planner: &Planner<'_, 'm>,
     functions: &[Function<'m>],
-    options: &Options,
     runtime: &Runtime,
 ) -> Result<Vec<FunctionPlan>, Error> {
-    let rules = reference_rules(module, path, options);
+    let (module, path) = (planner.module, planner.path);
     let indices = path.defined();
     let plans: Vec<Mutex<Option<Result<FunctionPlan, Refusal<'m>>>>> =
         functions.iter().map(|_| Mutex::new(None)).collect();
@@ -198,8 +192,7 @@ fn make_plans<'m>(
         let joined = transform::joins::mark(module, runtime, &listing, &joins);
         // The plan makes another, of the marked body, and each can be larger than the body.
         drop(listing);
-        let plan =
-            |joined: &Joined| analysis::plan_function(module, path, function, indices[i], options, &rules, joined);
+        let plan = |joined: &Joined| planner.plan(function, indices[i], joined);
         let plan = plan(&joined).or_else(|refusal| {
             // What the function has to do with references may be different for each of the calls that meet.
             if joins.is_empty() {
@@ -354,32 +347,39 @@ fn fill_table(module: Module<'_>, runtime: &Runtime) -> Result<(), Error> {
     Ok(())
 }
 
-/// Carries out the plans. Each is dropped at once, unless they are to be kept: together they are as large as the code.
-fn rewrite<'m>(
-    pass: Pass<'m>,
+/// The functions of the fork path, and the resume functions by number.
+struct Rewriting<'a, 'm> {
     module: Module<'m>,
-    runtime: &Runtime,
-    functions: &[Function<'m>],
-    resume_functions: &[Function<'m>],
-    plans: Vec<FunctionPlan>,
-    keep: bool,
-) -> Vec<FunctionPlan> {
-    let plans: Vec<Mutex<Option<FunctionPlan>>> = plans.into_iter().map(|p| Mutex::new(Some(p))).collect();
-    pass.for_each_function(functions, &|i, function| {
-        let mut slot = plans[i].lock().expect("no thread panicked");
-        let plan = slot.take().expect("each function is rewritten once");
+    runtime: &'a Runtime,
+    functions: &'a [Function<'m>],
+    resume_functions: &'a [Function<'m>],
+}
+
+impl<'m> Rewriting<'_, 'm> {
+    /// Carries out the plans. Each is dropped at once, unless they are to be kept: together they are as large as the
+    /// code.
+    fn carry_out(&self, pass: Pass<'m>, plans: Vec<FunctionPlan>, keep: bool) -> Vec<FunctionPlan> {
+        let plans: Vec<Mutex<Option<FunctionPlan>>> = plans.into_iter().map(|p| Mutex::new(Some(p))).collect();
+        pass.for_each_function(self.functions, &|i, function| {
+            let mut slot = plans[i].lock().expect("no thread panicked");
+            let plan = slot.take().expect("each function is rewritten once");
+            self.rewrite(function, &plan);
+            *slot = keep.then_some(plan);
+        });
+        plans.into_iter().filter_map(|slot| slot.into_inner().expect("no thread panicked")).collect()
+    }
+
+    fn rewrite(&self, function: Function<'m>, plan: &FunctionPlan) {
         if plan.has_own_resume() {
-            let resumed = resume_functions[plan.number.0 as usize];
-            resume::write(module, function, resumed, &plan, runtime);
+            let resumed = self.resume_functions[plan.number.0 as usize];
+            resume::write(self.module, function, resumed, plan, self.runtime);
             resumed.flatten_blocks();
         }
         if plan.is_resumable() {
-            unwind::instrument(module, function, &plan, runtime);
+            unwind::instrument(self.module, function, plan, self.runtime);
             function.flatten_blocks();
         }
-        *slot = keep.then_some(plan);
-    });
-    plans.into_iter().filter_map(|slot| slot.into_inner().expect("no thread panicked")).collect()
+    }
 }
 
 fn remove_markers<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, functions: &[Function<'m>]) {

@@ -15,31 +15,34 @@ pub mod state;
 pub mod state_tests;
 
 use crate::analysis::fork_path::ForkPath;
-use crate::analysis::references::Refusal;
+use crate::analysis::references::{ReferenceRules, Refusal};
 use crate::analysis::regions::Joined;
 use crate::ir::{Function, Module};
 use crate::options::Options;
 use crate::plan::FunctionPlan;
 
-/// Decides everything about one function of the fork path, whose index in the module is given.
-pub fn plan_function<'m>(
-    module: Module<'m>,
-    path: &ForkPath,
-    function: Function<'m>,
-    index: u32,
-    options: &Options,
-    rules: &references::ReferenceRules,
-    joined: &Joined,
-) -> Result<FunctionPlan, Refusal<'m>> {
-    let liveness = path.liveness(module, function);
-    let tree = regions::Tree::build(module, path, function, &liveness, joined);
-    let mut plan = tree.plan(function, &liveness);
-    rematerialize::carry_operands(&mut plan, &tree, module, options.replay);
-    references::settle(&mut plan, &tree, module, function, rules)?;
-    state_tests::place_tests(&mut plan, &tree, module, !path.is_shared());
-    frames::lay_out(&mut plan);
-    slot_order::improve(&mut plan);
-    epilogues::share(&mut plan, &tree, index);
-    retries::choose(&mut plan, &tree, path, options.resume.is_some());
-    Ok(plan)
+/// Decides what is done with functions of the fork path.
+pub struct Planner<'a, 'm> {
+    pub module: Module<'m>,
+    pub path: &'a ForkPath,
+    pub options: &'a Options,
+    pub rules: ReferenceRules,
+}
+
+impl<'m> Planner<'_, 'm> {
+    /// Decides everything about one function, whose index in the module is given.
+    pub fn plan(&self, function: Function<'m>, index: u32, joined: &Joined) -> Result<FunctionPlan, Refusal<'m>> {
+        let (module, path, options) = (self.module, self.path, self.options);
+        let liveness = path.liveness(module, function);
+        let tree = regions::Tree::build(module, path, function, &liveness, joined);
+        let mut plan = tree.plan(function, &liveness);
+        rematerialize::carry_operands(&mut plan, &tree, module, options.replay);
+        references::settle(&mut plan, &tree, module, function, &self.rules)?;
+        state_tests::place_tests(&mut plan, &tree, module, !path.is_shared());
+        frames::lay_out(&mut plan);
+        slot_order::improve(&mut plan);
+        epilogues::share(&mut plan, &tree, index);
+        retries::choose(&mut plan, &tree, path, options.resume.is_some());
+        Ok(plan)
+    }
 }

@@ -8,6 +8,7 @@ use crate::analysis::legacy::find_landing_in_catch;
 use crate::error::Error;
 use crate::ir::{CallSite, FunctionImport, GlobalRow, Kind, MemoryRow, Module, Name, Node, Pass};
 use crate::options::{self, Options, Sharing, spelling};
+use crate::transform::linking;
 use crate::transform::runtime::FrameMemory;
 
 /// The fork path, of a module that can be instrumented; none if there is nothing to instrument.
@@ -175,6 +176,19 @@ fn check_stacks(module: Module<'_>, path: &ForkPath) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// What a module needs whose state is in several.
+pub fn check_linking(pass: Pass<'_>, module: Module<'_>, options: &Options) -> Result<(), Error> {
+    if let Some(option) = linking::option_of_several_modules(options) {
+        if pass.is_closed_world() {
+            return Err(Error::ClosedWorld(option));
+        }
+        if !module.facts().mutable_globals {
+            return Err(Error::NoMutableGlobals(option));
+        }
+    }
+    linking::check_features(module, options.sharing)
 }
 
 /// Translates legacy exception handling if a catch body has a landing.

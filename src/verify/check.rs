@@ -190,7 +190,7 @@ impl<'a, 'm> Checker<'a, 'm> {
         machine.set_rules(Rules::Harmless { rebuilds: false });
         let frame = self.expected_frame(site);
         let stop = machine.give(self.returned(site));
-        self.finish(stop, &machine, &state, start, &frame, During::Unwinding)?;
+        self.finish(stop, &machine, &state, (start, &frame), During::Unwinding)?;
         Ok(Unwound { state: machine.state, start, callee, frame, arguments })
     }
 
@@ -293,7 +293,7 @@ impl<'a, 'm> Checker<'a, 'm> {
         machine.state.memory.truncate(unwound.start);
         self.set_state(&mut machine.state, abi::State::Unwinding);
         let stop = machine.give(self.returned(site));
-        self.finish(stop, &machine, &below, unwound.start, &unwound.frame, During::UnwindingAgain)?;
+        self.finish(stop, &machine, &below, (unwound.start, &unwound.frame), During::UnwindingAgain)?;
         Ok(place)
     }
 
@@ -349,14 +349,14 @@ impl<'a, 'm> Checker<'a, 'm> {
         Ok(())
     }
 
-    /// Whether the function returned, with the frame on top of what was there before.
+    /// Whether the function returned, with the frame on top of what was there before: given are where it starts, and its
+    /// bytes.
     fn finish(
         &self,
         stop: Stop,
         machine: &Machine<'_, 'm>,
         before: &State,
-        start: u64,
-        frame: &[Cell],
+        (start, frame): (u64, &[Cell]),
         during: During,
     ) -> Result<(), Problem> {
         match stop {
