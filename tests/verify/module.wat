@@ -7,6 +7,7 @@
   (import "env" "note" (func $note (param i32)))
   (memory (export "memory") 1)
   (global $count (mut i32) (i32.const 0))
+  (global $nothing (ref null $box) (ref.null $box))
   (table $table 2 2 funcref)
   (elem (i32.const 0) $leaf $other)
 
@@ -87,11 +88,13 @@
       (drop (call $leaf (local.get $n)))))
 
   ;; Cannot fork.
-  (func $apart (param $n i32)
+  (func $apart (export "apart") (param $n i32)
     (call $note (local.get $n))
     (call $note (i32.load offset=8 (local.get $n)))
     (call $note (i32.div_u (i32.const 7) (local.get $n)))
     (call $note (call_indirect $table (type $nullary) (local.get $n)))
+    (call $note (memory.grow (i32.const 0)))
+    (call $note (struct.get $box 0 (global.get $nothing)))
     (global.set $count (local.get $n)))
 
   ;; More locals that only some frames hold than one number has masks for.
@@ -107,6 +110,19 @@
     (local.set $h (call $leaf (local.get $n)))
     (local.set $i (call $leaf (local.get $n)))
     (i32.add (i32.add (i32.add (i32.add (i32.add (i32.add (i32.add (i32.add (local.get $a) (local.get $b)) (local.get $c)) (local.get $d)) (local.get $e)) (local.get $f)) (local.get $g)) (local.get $h)) (local.get $i)))
+
+  ;; A landing that only an exception leads to.
+  (func $guarded (param $n i32)
+    (block $caught
+      (try_table (catch_all $caught)
+        (call $note (local.get $n)))
+      (return))
+    (drop (call $leaf (local.get $n))))
+
+  ;; A reference that no frame holds.
+  (func $opened (param $n i32) (param $box (ref null $box))
+    (call $note (struct.get $box 0 (ref.as_non_null (local.get $box))))
+    (drop (call $leaf (local.get $n))))
 
   ;; Returns a reference.
   (func $boxed (param $n i32) (result (ref null $box))

@@ -88,6 +88,14 @@ mutations! {
             let set = code.find(|f| f.expr.kind() == Kind::LocalSet && calls(f.expr.child(0), "other"));
             code.replace(set, code.build.block(None, &[set.expr, code.build.return_(Some(code.build.i32(0)))], None));
         };
+    a_test_always_leaves_in_a_handler: "guarded", "it saves or resumes a frame while the state is normal",
+        |module| replace_state(module, "guarded", Kind::Break, |code, _| code.build.i32(1));
+    a_test_leaves_on_what_meets_a_zero: "loop", "it saves or resumes a frame while the state is normal",
+        |module| replace_state(module, "loop", Kind::Break, |code, state| {
+            let way = code.build.break_("met", Some(code.build.local_get(0, Type::I32)), Some(code.build.i32(1)));
+            let met = [code.build.drop(way), code.build.i32(0)];
+            code.build.i32_or(state, code.build.block(Some("met"), &met, Some(Type::I32)))
+        });
     a_store_before_the_landing_is_executed: "leaf", "code before the landing is executed while rewinding",
         |module| {
             let store = Code::of(module, "boxed").find(|f| f.expr.kind() == Kind::Store).expr;
@@ -99,6 +107,22 @@ mutations! {
         |module| put_first_of_leaf(module, |f| f.expr.kind() == Kind::Binary);
     an_indirect_call_before_the_landing_is_executed: "leaf", "code before the landing is executed while rewinding",
         |module| put_first_of_leaf(module, |f| f.expr.kind() == Kind::CallIndirect);
+    a_growth_before_the_landing_is_executed: "leaf", "code before the landing is executed while rewinding",
+        |module| put_first_of_leaf(module, |f| f.expr.kind() == Kind::Other && f.expr.child(0).kind() == Kind::Const);
+    a_field_before_the_landing_is_read: "leaf", "rewinding does not reach the landing: something is executed that can trap",
+        |module| put_first_of_leaf(module, |f| f.expr.kind() == Kind::Other && f.expr.child(0).kind() == Kind::GlobalGet);
+    a_reference_that_no_frame_holds_is_taken_for_some: "opened", "rewinding does not reach the landing: something is executed that can trap",
+        |module| {
+            let cast = Code::of(module, "opened").find(|f| f.expr.kind() == Kind::RefAs).expr;
+            let code = Code::of(module, "opened.resume");
+            code.put_first(code.build.drop(cast));
+        };
+    what_is_popped_is_written_to: "leaf", "unwinding again from the resume function: something other than the frame was written",
+        |module| put_store_in(module, "fork.pop_function", 0);
+    what_is_below_the_frame_is_written_to: "leaf", "unwinding: something other than the frame was written",
+        |module| put_store_in(module, "fork.finish_i32", 10);
+    the_position_stays_where_the_header_begins: "leaf", "unwinding: the frame lacks",
+        |module| drop_first(module, "fork.finish_i32", Kind::GlobalSet);
     two_pops_are_swapped: "sites", "is not reloaded from the frame",
         |module| {
             let code = Code::of(module, "sites.resume");
@@ -259,12 +283,41 @@ mutations! {
             let call = code.find(|f| f.calls("leaf"));
             code.replace(call, code.build.call("other", &[code.build.local_get(0, Type::I32)], Type::I32));
         };
+    an_export_that_cannot_fork_is_of_another_function: "other", "the export apart does not call the function",
+        |module| module.retarget_export("apart", "other");
     an_export_without_a_wrapper_does_not_resume: "run", "the export run does not resume the outermost frame",
         |module| drop_first(module, "run", Kind::If);
     a_frame_that_does_not_fit_is_not_resumed_again: "leaf", "does not fit",
         |module| {
             let code = Code::of(module, "fork.retry_i32");
             code.function.set_body(code.build.i32(0));
+        };
+    a_frame_that_does_not_fit_is_given_up: "leaf", "does not fit",
+        |module| {
+            let code = Code::of(module, "fork.finish_i32");
+            let retry = code.find(|f| f.expr.kind() == Kind::CallIndirect);
+            code.replace(retry, code.build.i32(0));
+        };
+    what_does_not_fit_twice_is_taken_to_fit: "leaf", "does not fit",
+        |module| {
+            let code = Code::of(module, "fork.finish_or_retry_i32x1_i32");
+            let state = code.find(|f| f.expr.kind() == Kind::GlobalSet && f.expr.child(0).kind() == Kind::Const);
+            code.replace(state, code.build.nop());
+        };
+    what_does_not_fit_twice_traps: "leaf", "does not fit",
+        |module| {
+            let code = Code::of(module, "fork.retry_i32");
+            let end = code.find(|f| f.expr.kind() == Kind::Return);
+            code.replace(end, code.build.unreachable());
+        };
+    what_does_not_fit_three_times_is_not_flagged: "leaf", "does not fit",
+        |module| {
+            let code = Code::of(module, "fork.retry_i32");
+            let sets = code.find_all(|f| f.expr.kind() == Kind::GlobalSet);
+            let flag = *sets.last().expect("it flags what it resumes");
+            code.replace(flag, code.build.nop());
+            let tries = code.find(|f| f.expr.kind() == Kind::Loop);
+            code.replace(tries, code.build.block(None, &[flag.expr, tries.expr], Some(tries.expr.type_())));
         };
     calls_that_resume_again_are_nested: "leaf", "does not fit",
         |module| {
@@ -335,4 +388,16 @@ fn replace_state<'m>(
     let code = Code::of(module, function);
     let state = code.state_in(kind);
     code.replace(state, with(&code, state.expr));
+}
+
+/// Lets a helper write to the buffer, so many bytes in front of the position that it leaves.
+fn put_store_in(module: Module<'_>, helper: &str, before: u32) {
+    let code = Code::of(module, helper);
+    let moved = code.find_all(|f| f.expr.kind() == Kind::GlobalSet && f.expr.child(0).kind() != Kind::Const);
+    let moved = *moved.last().expect("it moves the position");
+    // That of a function which the verifier has not come to when it finds this.
+    let store = Code::of(module, "boxed").find(|f| f.expr.kind() == Kind::Store).expr;
+    store.set_child(0, code.build.i32_sub(code.build.global_get("fork.position", Type::I32), code.build.i32(before)));
+    store.set_child(1, code.build.i32(1));
+    code.replace(moved, code.build.block(None, &[moved.expr, store], None));
 }
