@@ -141,6 +141,11 @@ pub enum Error {
          want it before, by a command of their own, or leave out that option"
     )]
     ClosedWorld(&'static str),
+    #[error(
+        "--closed-world says that no other module has types and functions of {0}, but it was made to be linked with another, \
+         which has: leave that option out, or optimise with it before --fork-instrument"
+    )]
+    ClosedWorldAfterwards(String),
     #[error("the output is not what was planned ({0}): this is a defect of the pass, please report it with the module")]
     Violation(Box<Violation>),
     #[error("{0}")]

@@ -12,7 +12,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use crate::error::Error;
 use crate::limits;
+use crate::separate;
 
 /// Where a finished file goes, and where its bytes are.
 struct Output {
@@ -35,12 +37,20 @@ struct Outputs {
     text: bool,
     /// Whether the pipeline runs until nothing changes.
     converges: bool,
+    /// Whether passes may change types as if there were no other module.
+    closed_world: bool,
     /// Whether binaries that engines do not take are refused.
     limited: bool,
 }
 
-static OUTPUTS: Mutex<Outputs> =
-    Mutex::new(Outputs { files: Vec::new(), has_main: false, text: false, converges: false, limited: false });
+static OUTPUTS: Mutex<Outputs> = Mutex::new(Outputs {
+    files: Vec::new(),
+    has_main: false,
+    text: false,
+    converges: false,
+    closed_world: false,
+    limited: false,
+});
 
 fn outputs() -> std::sync::MutexGuard<'static, Outputs> {
     OUTPUTS.lock().unwrap_or_else(|e| e.into_inner())
@@ -66,6 +76,7 @@ fn redirect_texts(arguments: Vec<String>) -> Result<Vec<String>, String> {
         return Ok(arguments);
     }
     outputs().converges = arguments.iter().any(|a| a == "--converge" || a == "-c");
+    outputs().closed_world = arguments.iter().any(|a| a == "--closed-world" || a == "-cw");
     let mut redirected = Vec::new();
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
@@ -197,6 +208,9 @@ pub fn finish() -> Result<(), String> {
     for output in std::mem::take(&mut outputs.files) {
         let name = output.destination.display().to_string();
         let Some((destination, bytes)) = read(output).map_err(|e| failed(&name, e))? else { continue };
+        if outputs.closed_world && separate::is_one_of_several(&bytes) {
+            return Err(format!("--fork-instrument: {}", Error::ClosedWorldAfterwards(name)));
+        }
         if outputs.limited
             && let Some(problem) = limits::exceeded(&bytes)
         {

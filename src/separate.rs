@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
+use wasmparser::{BinaryReaderError, Parser, Payload};
 
 use crate::abi;
 use crate::analysis::fork_path::kind;
@@ -18,6 +19,49 @@ use crate::transform::runtime::{ResumeTable, Runtime};
 /// The second module where there are no resume functions, because the first was left as it is.
 pub fn nothing(text: bool) -> Vec<u8> {
     if text { b"(module)\n".to_vec() } else { b"\0asm\x01\0\0\0".to_vec() }
+}
+
+/// Whether an output, binary or text, is one of several modules that have functions and their types in common: a first or
+/// second one, or one that is linked dynamically.
+pub fn is_one_of_several(output: &[u8]) -> bool {
+    if output.starts_with(b"\0asm") {
+        return is_binary_one_of_several(output).unwrap_or_default();
+    }
+    let text = String::from_utf8_lossy(output);
+    let names = [
+        format!("\"{}\" \"", abi::RESUME_MODULE),
+        format!("\"{}", abi::RESUME_TABLE),
+        format!("\"{}", abi::LINKING_PREFIX),
+    ];
+    text.lines().any(|line| {
+        let line = line.trim_start();
+        (line.starts_with("(import ") || line.starts_with("(export ")) && names.iter().any(|name| line.contains(name))
+    })
+}
+
+fn is_binary_one_of_several(wasm: &[u8]) -> Result<bool, BinaryReaderError> {
+    for payload in Parser::new(0).parse_all(wasm) {
+        match payload? {
+            Payload::ImportSection(imports) => {
+                for import in imports.into_imports() {
+                    let import = import?;
+                    if import.module == abi::RESUME_MODULE || import.name.starts_with(abi::LINKING_PREFIX) {
+                        return Ok(true);
+                    }
+                }
+            }
+            Payload::ExportSection(exports) => {
+                for export in exports {
+                    let name = export?.name;
+                    if name.starts_with(abi::RESUME_TABLE) || name.starts_with(abi::LINKING_PREFIX) {
+                        return Ok(true);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(false)
 }
 
 /// Moves the resume functions out of the module. Gives the second module's bytes, or text.

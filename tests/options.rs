@@ -540,6 +540,34 @@ fn a_closed_world_of_several_modules_is_refused() {
 }
 
 #[test]
+fn a_closed_world_of_several_modules_is_refused_in_later_commands_too() {
+    for (option, outputs) in [
+        ("resume@second.wasm", &["out.wasm", "second.wasm"][..]),
+        ("export-globals", &["out.wasm"]),
+        ("import-globals", &["out.wasm"]),
+    ] {
+        let session = Session::new();
+        session.run(&["--fork-instrument", &format!("--pass-arg=fork-instrument-{option}")]).succeeded();
+        for output in outputs {
+            for (format, ending) in [("--emit-text", "wat"), ("-g", "wasm")] {
+                let later = &format!("{output}.later.{ending}");
+                let optimize = [output, "-all", "-O2", format, "-o", later];
+                let message = session.0.run(&[&optimize[..], &["--closed-world"]].concat()).refused();
+                assert!(message.contains("--closed-world") && message.contains(later), "{message}");
+                assert!(!session.0.has(later), "{option}: {later}");
+                session.0.run(&optimize).succeeded();
+                // A text is an input, too.
+                let message = session.0.run(&[later, "-all", "-O2", "-cw", "-o", "latest.wasm"]).refused();
+                assert!(message.contains("--closed-world") && !session.0.has("latest.wasm"), "{message}");
+            }
+        }
+    }
+    let session = Session::new();
+    session.run(&["--fork-instrument"]).succeeded();
+    session.0.run(&["out.wasm", "-all", "-O2", "--closed-world", "-o", "later.wasm"]).succeeded();
+}
+
+#[test]
 fn options_of_other_passes_are_left_alone() {
     let session = Session::new();
     let run = session.run(&["--fork-instrument", "--pass-arg=asyncify-imports@a.b", "--pass-arg=forked@x"]).succeeded();
