@@ -203,6 +203,18 @@ fn a_name_in_a_list_that_matches_nothing_is_a_warning() {
 }
 
 #[test]
+fn an_import_in_a_list_of_functions_is_a_warning() {
+    let session = Session::new();
+    for list in ["addlist", "removelist", "onlylist"] {
+        let run = session.with(&format!("{list}@clone,run")).succeeded();
+        let [warning] = run.warnings()[..] else { panic!("{}", run.stderr) };
+        assert!(warning.contains(&format!("{list}: clone is imported")) && warning.contains("entry@"), "{warning}");
+        // It stands for functions, too.
+        assert!(session.with(&format!("{list}@cl*")).succeeded().warnings().is_empty());
+    }
+}
+
+#[test]
 fn an_entry_among_several_that_is_not_imported_is_a_warning() {
     let run = Session::new().with("entry@kernel.kernel_fork,kernel.vfork").succeeded();
     assert_eq!(run.warnings().len(), 1, "{}", run.stderr);

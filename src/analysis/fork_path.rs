@@ -363,6 +363,14 @@ impl ForkPath {
         patterns.iter().filter(|p| !self.functions.iter().any(|f| p.matches(&f.name().text())))
     }
 
+    /// Patterns that match imported functions only.
+    pub fn matching_imports_only<'a>(&'a self, patterns: &'a [Pattern]) -> impl Iterator<Item = &'a Pattern> + 'a {
+        patterns.iter().filter(|p| {
+            let mut matching = self.functions.iter().filter(|f| p.matches(&f.name().text())).peekable();
+            matching.peek().is_some() && matching.all(|f| f.imported)
+        })
+    }
+
     /// Liveness of a function's locals at the calls that can be suspended, and at some others.
     pub fn liveness<'m>(&self, module: Module<'m>, function: Function<'m>) -> Liveness {
         function.liveness(module, &self.quiet)

@@ -130,6 +130,10 @@ fn warn_about_lists(path: &ForkPath, options: &Options) {
         for pattern in path.unmatched(patterns) {
             warn(&format!("{list}: no function is named {}", pattern.text()));
         }
+        for pattern in path.matching_imports_only(patterns) {
+            let problem = "is imported, and the list is of the module's own functions. entry@ says which imports fork";
+            warn(&format!("{list}: {} {problem}", pattern.text()));
+        }
     }
 }
 
