@@ -57,7 +57,11 @@ uint32_t reference_class(size_t id) {
   return top.isMaybeShared(HeapType::exn) ? 4 : 6;
 }
 
-size_t local_type(size_t type) {
+// With custom descriptors exact types are the program's, else something that only optimisers know.
+size_t local_type(const Module& module, size_t type) {
+  if (module.features.hasCustomDescriptors()) {
+    return type;
+  }
   return map_components(Type(type), [](Type t) { return t.with(Inexact); }).getID();
 }
 
@@ -310,11 +314,12 @@ void make_nullable(Module& module, Function& func, rust::Slice<const uint32_t> l
 
 namespace {
 
-Expression* cast_one(Builder& builder, Expression* value, Type type) {
+Expression* cast_one(Module& module, Expression* value, Type type) {
   if (!type.isRef() || value->type == Type::unreachable) {
     return value;
   }
-  type = type.with(Inexact);
+  Builder builder(module);
+  type = Type(local_type(module, type.getID()));
   if (Type::isSubType(value->type, type)) {
     return value;
   }
@@ -331,7 +336,7 @@ size_t cast_reference(Module& module, Function& func, size_t address, size_t id)
   auto* value = as_expression(address);
   auto type = Type(id);
   if (!type.isTuple()) {
-    return as_address(cast_one(builder, value, type));
+    return as_address(cast_one(module, value, type));
   }
   if (Type::isSubType(value->type, type)) {
     return address;
@@ -340,7 +345,7 @@ size_t cast_reference(Module& module, Function& func, size_t address, size_t id)
   std::vector<Expression*> parts;
   for (Index i = 0; i < type.size(); i++) {
     auto* part = builder.makeTupleExtract(builder.makeLocalGet(local, value->type), i);
-    parts.push_back(cast_one(builder, part, type[i]));
+    parts.push_back(cast_one(module, part, type[i]));
   }
   return as_address(builder.makeSequence(builder.makeLocalSet(local, value), builder.makeTupleMake(parts)));
 }

@@ -15,7 +15,7 @@ size_t reference_top(size_t type);
 uint32_t reference_class(size_t type);
 
 // The type as one for a local: without the exactness that only Binaryen knows of.
-size_t local_type(size_t type);
+size_t local_type(const Module& module, size_t type);
 size_t nullable_type(size_t type);
 size_t basic_reference(uint32_t reference_class);
 

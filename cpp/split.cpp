@@ -132,7 +132,9 @@ void add_import(Module& first, Module& second, ModuleItemKind kind, Name name, N
     auto func = std::make_unique<Function>();
     func->name = name;
     func->hasExplicitName = original->hasExplicitName;
-    func->type = Type(original->type.getHeapType(), NonNullable, Inexact);
+    // Without custom descriptors no import is exact.
+    auto exactness = first.features.hasCustomDescriptors() ? original->type.getExactness() : Inexact;
+    func->type = Type(original->type.getHeapType(), NonNullable, exactness);
     func->module = module;
     func->base = base;
     second.addFunction(std::move(func));

@@ -40,6 +40,11 @@ pub enum Error {
         "sharing the resume table needs the feature reference-types: pass --enable-reference-types if the engine has it"
     )]
     NoReferenceTypes,
+    #[error(
+        "the global {0} holds several values, which engines do not know: put --roundtrip in front of --fork-instrument, which makes \
+         a global of each"
+    )]
+    TupleGlobal(String),
     #[error("the entry {0} is imported as a {1}, not as a function: check --pass-arg=fork-instrument-entry")]
     EntryNotAFunction(String, String),
     #[error(

@@ -23,7 +23,7 @@ use crate::output;
 use crate::plan::{Callee, FunctionNumber, FunctionPlan};
 use crate::separate;
 use crate::transform;
-use crate::transform::references::ReferenceNeeds;
+use crate::transform::references::{self, ReferenceNeeds};
 use crate::transform::roots::{self, Roots};
 use crate::transform::runtime::{self, ResumeTable, Runtime, RuntimeNeeds};
 use crate::transform::{asserts, declarations, linking, resume, state, unwind};
@@ -57,6 +57,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
 fn instrument<'m>(pass: Pass<'m>, module: Module<'m>, options: &Options, path: ForkPath) -> Result<(), Error> {
     input::modernize_exceptions(pass, module, &path)?;
     input::check_linking(pass, module, options)?;
+    input::check_globals(module, options)?;
     let memory = input::choose_memory(module, options)?;
     let mut runtime = Runtime::new(module, memory);
     runtime.separate = options.resume.is_some();
@@ -374,6 +375,9 @@ impl<'m> Rewriting<'_, 'm> {
             let resumed = self.resume_functions[plan.number.0 as usize];
             resume::write(self.module, function, resumed, plan, self.runtime);
             resumed.flatten_blocks();
+        } else {
+            // Its frames are another's, whose resume function makes references again of the same numbers.
+            references::keep_captures(self.module, function, plan);
         }
         if plan.is_resumable() {
             unwind::instrument(self.module, function, plan, self.runtime);

@@ -44,7 +44,7 @@ use std::sync::{Mutex, OnceLock};
 use crate::error::Error;
 use crate::frame::FrameLayout;
 use crate::ir::{Expr, Function, Kind, Module, Name, Pass};
-use crate::plan::{FunctionPlan, Site};
+use crate::plan::{FunctionPlan, LocalIndex, Site};
 use check::{Checker, Failure, Output, operations};
 use normal::Normal;
 use violation::{Problem, Violation};
@@ -74,6 +74,8 @@ pub struct Landings {
     pub entries: Vec<String>,
     /// Addresses of calls that come to a join instead of being landings, with the join's site.
     pub joined: Vec<(usize, Site)>,
+    /// Addresses of the numbers that references are made again of, with the local that keeps each.
+    pub captures: Vec<(usize, LocalIndex)>,
     /// A hash of the function's own operations.
     pub operations: u64,
 }
@@ -117,7 +119,8 @@ impl Landings {
         }
         let rows = function.code().rows;
         let joined = plan.joined.iter().map(|&(row, site)| (rows[row as usize].expression, site)).collect();
-        Landings { calls, entries, joined, operations: operations(&rows, |_| false) }
+        let captures = plan.captures.iter().map(|c| (rows[c.row as usize].expression, c.local)).collect();
+        Landings { calls, entries, joined, captures, operations: operations(&rows, |_| false) }
     }
 }
 

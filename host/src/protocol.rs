@@ -224,6 +224,14 @@ pub fn choose_memory(module: &Module, name: &str) -> Option<(String, bool)> {
     memories.iter().find(|(found, _)| found == name).or(memories.first()).cloned()
 }
 
+/// The name of an exported or imported memory that is shared. Wasmtime gives no access to such memories but to threads.
+pub fn shared_memory(module: &Module) -> Option<String> {
+    let exported = module.exports().map(|export| (export.name().to_owned(), export.ty()));
+    let imported = module.imports().map(|import| (format!("{}.{}", import.module(), import.name()), import.ty()));
+    let is_shared = |ty: &ExternType| matches!(ty, ExternType::Memory(ty) if ty.is_shared());
+    exported.chain(imported).find(|(_, ty)| is_shared(ty)).map(|(name, _)| name)
+}
+
 /// Grows a memory by at least `bytes`; the address of the new bytes, or `None` if it cannot grow.
 pub fn grow_bytes(mut store: impl AsContextMut, memory: Memory, bytes: u64) -> Option<u64> {
     let page = memory.page_size(&store);

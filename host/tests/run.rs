@@ -205,3 +205,15 @@ fn a_stack_overflow_in_a_rewind_is_reported() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("was killed by signal 11") && said.contains("call stack exhausted"), "{said}");
 }
+
+#[test]
+fn a_shared_memory_beside_the_main_one_is_refused() {
+    let module = r#"(module
+      (memory (export "memory") 1)
+      (memory (export "others") 1 1 shared)
+      (func (export "_start")))"#;
+    let output = fork_run("shared_memory", module, &[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.contains("the memory others is shared"), "{said}");
+}

@@ -314,7 +314,7 @@ impl Decider<'_, '_> {
     }
 
     fn spill_local(&mut self, type_: Type) -> LocalIndex {
-        let type_ = type_.for_local();
+        let type_ = self.module.local_type(type_);
         if let Some(position) = self.free.iter().position(|&l| self.plan.local_type(l) == type_) {
             return self.free.swap_remove(position);
         }

@@ -351,7 +351,7 @@ pub mod bridge {
         type ReachingSets;
         fn reference_top(type_id: usize) -> usize;
         fn reference_class(type_id: usize) -> u32;
-        fn local_type(type_id: usize) -> usize;
+        fn local_type(module: &Module, type_id: usize) -> usize;
         fn nullable_type(type_id: usize) -> usize;
         fn basic_reference(reference_class: u32) -> usize;
         fn reaching_sets(module: Pin<&mut Module>, func: Pin<&mut Function>) -> UniquePtr<ReachingSets>;

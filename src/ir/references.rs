@@ -95,11 +95,6 @@ impl Type {
         Type(unsafe { super::c::BinaryenTypeCreate(types.as_mut_ptr(), 2) })
     }
 
-    /// Without what only Binaryen knows of a value's type.
-    pub fn for_local(self) -> Type {
-        if self.is_numeric() { self } else { Type(bridge::local_type(self.0)) }
-    }
-
     pub fn nullable(self) -> Type {
         if self.is_numeric() { self } else { Type(bridge::nullable_type(self.0)) }
     }
@@ -175,6 +170,11 @@ impl<'m> Module<'m> {
     /// now on. Those that are exported, referenced or tail-called stay as they are.
     pub fn relax_bottom_results(self, functions: &[Function<'_>]) {
         bridge::relax_bottom_results(self.pin(), &super::function::addresses(functions));
+    }
+
+    /// The type without what only Binaryen knows of a value.
+    pub fn local_type(self, type_: Type) -> Type {
+        if type_.is_numeric() { type_ } else { Type(bridge::local_type(&self.pin(), type_.0)) }
     }
 
     /// Some value of the type, if there is one that can be made. Can add functions to the module.

@@ -6,7 +6,7 @@ use crate::abi;
 use crate::analysis::fork_path::{ForkPath, kind};
 use crate::analysis::legacy::find_landing_in_catch;
 use crate::error::Error;
-use crate::ir::{CallSite, FunctionImport, GlobalRow, Kind, MemoryRow, Module, Name, Node, Pass};
+use crate::ir::{CallSite, FunctionImport, GlobalRow, Kind, MemoryRow, Module, Name, Node, Pass, Type};
 use crate::options::{self, Options, Sharing, spelling};
 use crate::transform::linking;
 use crate::transform::runtime::FrameMemory;
@@ -193,6 +193,16 @@ pub fn check_linking(pass: Pass<'_>, module: Module<'_>, options: &Options) -> R
         }
     }
     linking::check_features(module, options.sharing)
+}
+
+/// Binaryen's text has globals of several values, which it takes apart when it writes a binary.
+pub fn check_globals(module: Module<'_>, options: &Options) -> Result<(), Error> {
+    let is_tuple = |g: &GlobalRow| Type::from_id(g.type_id).components().len() > 1;
+    let must_be_known = |g: &GlobalRow| g.mutable_ || options.resume.is_some();
+    match module.globals().into_iter().find(|g| is_tuple(g) && must_be_known(g)) {
+        Some(global) => Err(Error::TupleGlobal(global.name)),
+        None => Ok(()),
+    }
 }
 
 /// Translates legacy exception handling if a catch body has a landing.

@@ -375,9 +375,8 @@ pub fn null_or_zero(type_: Type) -> String {
     if type_.is_numeric() { default_value(type_) } else { format!("(ref.null {})", heap_keyword(type_.hierarchy())) }
 }
 
-/// The expressions that make references again, and the numbers in them kept where they are computed. Before anything
-/// else is changed in the function.
-pub fn capture<'m>(module: Module<'m>, function: Function<'m>, plan: &FunctionPlan) -> Vec<Expr<'m>> {
+/// The expressions that make references again. Before anything else is changed in the function.
+pub fn replays<'m>(module: Module<'m>, function: Function<'m>, plan: &FunctionPlan) -> Vec<Expr<'m>> {
     if plan.rebuilds.is_empty() {
         return Vec::new();
     }
@@ -390,14 +389,22 @@ pub fn capture<'m>(module: Module<'m>, function: Function<'m>, plan: &FunctionPl
         }
         None => build.zero(plan.local_type(rebuild.local)).expect("a variable that was not set has a default"),
     };
-    let expressions = plan.rebuilds.iter().map(replay).collect();
+    plan.rebuilds.iter().map(replay).collect()
+}
+
+/// Keeps the numbers that references are made again of, where they are computed. Before anything else is changed in the
+/// function, but for what it has [`replays`] of.
+pub fn keep_captures<'m>(module: Module<'m>, function: Function<'m>, plan: &FunctionPlan) {
+    if plan.captures.is_empty() {
+        return;
+    }
+    let nodes = function.nodes();
     for &Capture { row, local } in &plan.captures {
         let node = &nodes[row as usize];
         let parent = nodes[node.parent as usize].expr();
-        let tee = build.local_tee(local, node.expr(), plan.local_type(local));
+        let tee = module.build().local_tee(local, node.expr(), plan.local_type(local));
         parent.set_child(node.child, tee);
     }
-    expressions
 }
 
 /// Makes references again, depending on the site (a local) that is resumed.

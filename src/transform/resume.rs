@@ -36,7 +36,7 @@ enum Entry {
     Any,
 }
 
-/// Writes the resume function of `original`, whose body must still be as it was.
+/// Writes the resume function of `original`, whose body must still be as it was, and gets its captures.
 pub fn write<'m>(
     module: Module<'m>,
     original: Function<'m>,
@@ -45,7 +45,8 @@ pub fn write<'m>(
     runtime: &Runtime,
 ) {
     let Some(root) = plan.root else { return };
-    let references = references::capture(module, original, plan);
+    let references = references::replays(module, original, plan);
+    references::keep_captures(module, original, plan);
     for &type_ in &plan.spills {
         resume.add_local(type_, "fork.operand");
     }

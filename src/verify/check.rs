@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use crate::abi;
 use crate::frame::{WIDE_SITE, slot_size};
 use crate::ir::{CodeRow, Function, Hierarchy, Kind, Name, Type};
-use crate::plan::{Callee, FunctionPlan, Site, Slot};
+use crate::plan::{Callee, FunctionPlan, LocalIndex, Site, Slot};
 use crate::verify::Landings;
 use crate::verify::body::{Body, Place};
 use crate::verify::machine::{Fault, Machine, Rules, State, Stop};
@@ -105,6 +105,7 @@ impl<'a, 'm> Checker<'a, 'm> {
 
     pub fn check(&self) -> Result<(), Failure> {
         self.check_operations()?;
+        self.check_captures()?;
         self.output.normal.check_function(&self.body, &[Place { at: 0, height: 0 }])?;
         let mut resumed = Vec::new();
         for site in (0..self.rows.len() as u32).map(Site) {
@@ -122,6 +123,20 @@ impl<'a, 'm> Checker<'a, 'm> {
             self.abort(site, limit).map_err(|problem| Failure { site: Some(site), problem })?;
         }
         Ok(())
+    }
+
+    /// Each number that a reference is made again of is kept as soon as it is there.
+    fn check_captures(&self) -> Result<(), Problem> {
+        let rows = &self.body.code.rows;
+        let is_kept = |&&(address, local): &&(usize, LocalIndex)| {
+            let parents =
+                rows.iter().filter(|row| row.expression == address).filter_map(|row| rows.get(row.parent as usize));
+            parents.into_iter().any(|parent| parent.kind() == Kind::LocalSet && parent.value == u64::from(local))
+        };
+        match self.landings.captures.iter().find(|capture| !is_kept(capture)) {
+            Some(&(_, local)) => Err(Problem::NotCaptured(local)),
+            None => Ok(()),
+        }
     }
 
     /// The program's operations are all there. Functions that hosts enter through tables resume the frame on top first.

@@ -41,6 +41,8 @@ pub enum Problem {
     OperationsChanged,
     #[error("the call is gone")]
     LandingGone,
+    #[error("the local {0} does not keep the number that a reference is made again of")]
+    NotCaptured(LocalIndex),
     #[error("unwinding does not lead from the call to the end of the function: {}", reason(.0))]
     NoWayOut(Fault),
     #[error("unwinding misses the place where calls that go on alike meet")]

@@ -34,6 +34,8 @@ class Reader {
   type() {
     const code = this.byte();
     if (code === 0x63 || code === 0x64) {
+      // In front of an exact type.
+      if (this.bytes[this.at] === 0x62) this.byte();
       const heap = this.bytes[this.at];
       this.skipLeb();
       return REFERENCES[heap] ?? 'ref';

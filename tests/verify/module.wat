@@ -124,6 +124,13 @@
     (call $note (struct.get $box 0 (ref.as_non_null (local.get $box))))
     (drop (call $leaf (local.get $n))))
 
+  ;; A reference that is made again of a number.
+  (func $numbered (param $at i32) (result i32)
+    (local $held i31ref)
+    (local.set $held (ref.i31 (i32.load8_u (local.get $at))))
+    (drop (call $leaf (local.get $at)))
+    (i31.get_s (local.get $held)))
+
   ;; Returns a reference.
   (func $boxed (param $n i32) (result (ref null $box))
     (call $note (local.get $n))

@@ -76,6 +76,13 @@ mutations! {
         |module| replace_state(module, "loop", Kind::Break, |code, _| code.build.i32(1));
     a_test_always_leaves_in_the_resume_function: "loop", "it saves or resumes a frame while the state is normal",
         |module| replace_state(module, "loop.resume", Kind::Break, |code, _| code.build.i32(1));
+    a_number_that_a_reference_is_made_again_of_is_not_kept: "numbered", "the local 2 does not keep the number",
+        |module| {
+            let code = Code::of(module, "numbered");
+            let load = code.find(|f| f.expr.kind() == Kind::Load);
+            let tee = code.find(|f| f.expr.kind() == Kind::LocalSet && f.expr.child(0).kind() == Kind::Load);
+            code.replace(tee, load.expr);
+        };
     a_way_to_a_join_traps: "meet", "unwinding does not lead from the call to the end of the function",
         |module| {
             let code = Code::of(module, "meet");

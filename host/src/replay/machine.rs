@@ -15,7 +15,7 @@ use super::imports::{Area, GUARD, Journal, Spec, World, prepare_resume};
 use super::value::Value;
 use super::{Limit, imports};
 use crate::carry::Carrier;
-use crate::protocol::{Buffer, ForkExports, copy_memory, grow_bytes, is_resume_table};
+use crate::protocol::{Buffer, ForkExports, copy_memory, grow_bytes, is_resume_table, shared_memory};
 use crate::wasi;
 
 /// Memories and globals that can be observed from outside, by name.
@@ -67,6 +67,11 @@ impl Machine {
 
     /// Puts a fresh instance with the same memories in the place of this one, ready to rewind. What was there is returned.
     pub fn fork(&mut self) -> Result<Machine> {
+        if let Some(name) = shared_memory(&self.store.data().spec.module) {
+            bail!(
+                "the memory {name} is shared, and this host copies none: the one for V8, tests/node/replay.mjs, does"
+            );
+        }
         let mut store = new_store(self.store.data().of_a_child(), self.deadline)?;
         if let Limit::Fuel(_) = store.data().spec.limit {
             store.set_fuel(self.store.get_fuel()?)?;

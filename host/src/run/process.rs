@@ -108,8 +108,8 @@ impl Process {
         let mut store = Store::new(&kernel.engine, data);
         let imports = imports(&mut store)?;
         let instance = Instance::new(&mut store, &kernel.module, &imports)?;
-        if instance.get_memory(&mut store, &kernel.memory).is_none() {
-            bail!("the memory is shared, which this host does not support");
+        if let Some(name) = protocol::shared_memory(&kernel.module) {
+            bail!("the memory {name} is shared, which this host does not support");
         }
         let names: Vec<String> = instance.exports(&mut store).map(|export| export.name().to_owned()).collect();
         let (mut memories, mut tables) = (Vec::new(), Vec::new());
