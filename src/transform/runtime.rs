@@ -396,7 +396,7 @@ impl RuntimeNeeds {
         if self.has_retries() {
             let mut helpers = self.retries(runtime);
             helpers.extend(self.header_helpers(runtime));
-            scratch.push(Scratch { globals: vec![runtime.retried_global(), runtime.retry_global()], helpers });
+            scratch.push(Scratch { globals: vec![runtime.retry_global()], helpers });
         }
         if self.has_masks() {
             let pushing = self.push_helpers(runtime, |kind| kind.1);

@@ -1,6 +1,6 @@
 //! A host of one instrumented module, that forks when the test says so.
 
-use fork_host::protocol::{Buffer, ForkExports, ForkState, copy_memory};
+use fork_host::protocol::{Buffer, ForkExports, ForkState, copy_memory, link_resume};
 use wasmtime::{Caller, Config, Engine, Instance, Linker, Memory, Module, Result, Store, bail};
 
 use crate::support::{ALL, Scratch};
@@ -63,6 +63,14 @@ pub fn instrument(wat: &str, options: &[&str]) -> Vec<u8> {
     scratch.read("out.wasm")
 }
 
+/// The same with the resume functions in a second module.
+pub fn instrument_separately(wat: &str) -> [Vec<u8>; 2] {
+    let scratch = Scratch::with("in.wat", wat);
+    let options = ["in.wat", "--fork-instrument", "--pass-arg=fork-instrument-resume@second.wasm", "-o", "out.wasm"];
+    scratch.run(&[&ALL[..], &options].concat()).succeeded();
+    ["out.wasm", "second.wasm"].map(|file| scratch.read(file))
+}
+
 /// An engine with that much stack, on which code without end is interrupted.
 pub fn engine(stack: usize) -> Engine {
     let mut config = Config::new();
@@ -91,6 +99,14 @@ impl Guest {
         store.data_mut().exports = Some(exports.clone());
         store.data_mut().memory = Some(memory);
         Guest { store, instance, memory, exports, module: module.clone() }
+    }
+
+    /// A program in two modules.
+    pub fn of_two(engine: &Engine, [first, second]: [Vec<u8>; 2]) -> Guest {
+        let mut guest = Guest::new(engine, &first);
+        let second = Module::new(engine, second).expect("the second output is valid");
+        link_resume(&mut guest.store, &guest.instance, &second).expect("they are a pair");
+        guest
     }
 
     /// A fresh instance with the same memory.

@@ -3,7 +3,7 @@
 use fork_host::protocol::{Buffer, ForkState};
 use wasmtime::{Caller, Func, Instance, Linker, Module, ThrownException, Trap};
 
-use crate::guest::{Guest, Host, engine, instrument};
+use crate::guest::{Guest, Host, engine, instrument, instrument_separately};
 
 /// Forks at the bottom of a recursion of `$n` calls. Then `fork`'s result says what happens: 1 is a trap, 2 an exception
 /// that is thrown as it is, 3 one that an outer function catches and throws on.
@@ -202,5 +202,63 @@ fn transitions_in_another_state_trap() {
             let trap = error.downcast_ref();
             assert_eq!(trap, Some(&Trap::UnreachableCodeReached), "{transition:?} after {before:?}");
         }
+    }
+}
+
+/// Forks twice at the bottom of a recursion. Its functions use memory, so that the one whose frame does not fit is called
+/// again by what ends its frame.
+const TWICE: &str = r#"(module
+  (import "kernel" "kernel_fork" (func $fork (param i32) (result i32)))
+  (memory (export "memory") 2)
+  (func $deep (param $n i32) (result i64) (local $first i32)
+    (if (i32.eqz (local.get $n)) (then
+      (local.set $first (call $fork (i32.const 77)))
+      (return (i64.extend_i32_s (i32.add (i32.mul (local.get $first) (i32.const 10)) (call $fork (i32.const 77)))))))
+    (i64.add (i64.load (local.get $n)) (call $deep (i32.sub (local.get $n) (i32.const 1)))))
+  (func (export "run") (param $n i32) (result i64) (call $deep (local.get $n))))"#;
+
+/// The first fork is made, and the second fails in a buffer of that size. `fuel` is for what follows the first.
+fn fork_twice(guest: &mut Guest, size: u64, fuel: u64) -> wasmtime::Result<i64> {
+    let host = guest.store.data_mut();
+    (host.buffer, host.forks, host.answer, host.failures) = (BUFFER, true, 5, 0);
+    guest.store.set_fuel(1_000_000)?;
+    assert_eq!(guest.unwind(3), None);
+    guest.exports.rewind_begin(&mut guest.store, &BUFFER)?;
+    guest.store.data_mut().buffer = Buffer { size, ..BUFFER };
+    guest.store.set_fuel(fuel)?;
+    let end = guest.call(0);
+    guest.store.set_fuel(1_000_000)?;
+    end
+}
+
+#[test]
+fn a_program_that_ends_anywhere_in_a_fork_that_fails_leaves_an_instance_that_forks_again() {
+    let engine = engine(STACK);
+    let one = || Guest::new(&engine, &instrument(TWICE, &[]));
+    let two = || Guest::of_two(&engine, instrument_separately(TWICE));
+    for mut guest in [one(), two()] {
+        let mut aborted = 0;
+        // From where no frame fits to where all but the last do.
+        for size in (24..=56).step_by(4) {
+            for fuel in 1.. {
+                let end = fork_twice(&mut guest, size, fuel);
+                let ended = end.is_ok();
+                match guest.state() {
+                    _ if ended => assert_eq!((end.unwrap(), guest.state()), (10 * 5 - 1, ForkState::Normal)),
+                    ForkState::Normal => {}
+                    ForkState::Unwinding => guest.exports.unwind_end(&mut guest.store).expect("it is unwinding"),
+                    state => {
+                        aborted += usize::from(state == ForkState::Aborting);
+                        guest.exports.rewind_end(&mut guest.store).expect("it is rewinding");
+                    }
+                }
+                assert_eq!(fork_twice(&mut guest, size, 1_000_000).expect("it ends"), 10 * 5 - 1, "{size} {fuel}");
+                assert_eq!((guest.state(), guest.store.data().failures), (ForkState::Normal, 1));
+                if ended {
+                    break;
+                }
+            }
+        }
+        assert!(aborted > 100, "{aborted} ended while a frame that did not fit was resumed");
     }
 }

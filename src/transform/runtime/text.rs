@@ -312,11 +312,13 @@ impl<'a> Text<'a> {
         self.line(if self.runtime.sharing == Sharing::Import { &join } else { &begin_rewind });
         let frames_left = format!("({ptr}.ne {} (global.get {frames_id}))", self.position());
         let frames_left = Assertion::FramesLeft.check(self.runtime, &frames_left);
+        // A stack that overflows when a function is resumed again leaves the flag behind.
+        let not_retried = self.forget_retries();
         self.line(&format!(
             "(func {end}
   (if (i32.lt_u (global.get {state}) (i32.const 2)) (then (unreachable)))
   {frames_left}
-  {normal})"
+  {not_retried}{normal})"
         ));
         let get_state = self.id("get_state");
         self.line(&format!("(func {get_state} (result i32) (global.get {state}))"));
@@ -403,10 +405,7 @@ impl<'a> Text<'a> {
 
     /// What helpers do first that pop the header of a frame: what is resumed next was not resumed again.
     fn start_header(&self) -> String {
-        let retried = match self.needs.has_retries() {
-            true => format!("(global.set {} (i32.const 0))\n  ", quoted(&self.runtime.retried_global())),
-            false => String::new(),
-        };
+        let retried = self.forget_retries();
         match self.runtime.is_in_programs_table() {
             true => format!(
                 "(if (i32.lt_u (global.get {}) (i32.const {})) (then (unreachable)))\n  {retried}",
@@ -414,6 +413,13 @@ impl<'a> Text<'a> {
                 abi::State::Rewinding as u32
             ),
             false => retried,
+        }
+    }
+
+    fn forget_retries(&self) -> String {
+        match self.needs.has_retries() {
+            true => format!("(global.set {} (i32.const 0))\n  ", quoted(&self.runtime.retried_global())),
+            false => String::new(),
         }
     }
 
