@@ -495,21 +495,13 @@ const std::unordered_map<std::string, std::string>& arguments(const Pass& pass) 
 
 } // namespace
 
-rust::Vec<rust::String> pass_argument_keys(const Pass& pass) {
-  std::vector<std::string> keys;
-  for (auto& [key, _] : arguments(pass)) {
-    keys.push_back(key);
-  }
-  std::sort(keys.begin(), keys.end());
-  rust::Vec<rust::String> out;
-  for (auto& key : keys) {
-    out.push_back(rust::String::lossy(key));
+rust::Vec<PassArgument> pass_arguments(const Pass& pass) {
+  std::map<std::string, std::string> sorted(arguments(pass).begin(), arguments(pass).end());
+  rust::Vec<PassArgument> out;
+  for (auto& [key, value] : sorted) {
+    out.push_back({rust::String::lossy(key), rust::String::lossy(value)});
   }
   return out;
-}
-
-rust::String pass_argument(const Pass& pass, rust::Str key) {
-  return rust::String::lossy(arguments(pass).at(as_string(key)));
 }
 
 bool is_closed_world(const Pass& pass) { return const_cast<Pass&>(pass).getPassOptions().worldMode != WorldMode::Open; }

@@ -13,6 +13,7 @@ struct MemoryRow;
 struct TableRow;
 struct ImportRow;
 struct ModuleFacts;
+struct PassArgument;
 struct FunctionTask;
 
 ModuleFacts module_facts(const Module& module);
@@ -87,8 +88,7 @@ void run_on_functions(Pass& pass, Module& module, rust::Slice<const size_t> func
 // Runs one pass on the whole module.
 void run_on_module(Pass& pass, Module& module, rust::Str name);
 
-rust::Vec<rust::String> pass_argument_keys(const Pass& pass);
-rust::String pass_argument(const Pass& pass, rust::Str key);
+rust::Vec<PassArgument> pass_arguments(const Pass& pass);
 // Whether the tool was told that no other module has anything of this one.
 bool is_closed_world(const Pass& pass);
 int32_t optimize_level(const Pass& pass);

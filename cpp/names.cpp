@@ -1,5 +1,6 @@
 #include "names.h"
 
+#include "ir/branch-utils.h"
 #include "ir/names.h"
 
 namespace fork_instrument {
@@ -45,11 +46,59 @@ struct NameMapper : public WalkerPass<PostWalker<NameMapper, UnifiedExpressionVi
   }
 };
 
+// Adds the labels of a function to a set, or replaces some.
+struct LabelVisitor : public PostWalker<LabelVisitor, UnifiedExpressionVisitor<LabelVisitor>> {
+  std::function<void(Name&)> visit_label;
+  void visitExpression(Expression* curr) {
+    BranchUtils::operateOnScopeNameDefs(curr, [&](Name& name) { visit_label(name); });
+    BranchUtils::operateOnScopeNameUses(curr, [&](Name& name) { visit_label(name); });
+  }
+};
+
 bool is_unusable(Name name) { return name.is() && (name.size() == 0 || name.view().find('\0') != name.view().npos); }
+
+// Without zero bytes, and not empty.
+Name usable(Name name, const std::unordered_set<Name>& taken) {
+  auto text = name.toString();
+  std::replace(text.begin(), text.end(), '\0', '_');
+  return Names::getValidNameGivenExisting(Name(text.empty() ? "_" : text), taken);
+}
+
+struct LabelReplacer : public WalkerPass<PostWalker<LabelReplacer>> {
+  bool isFunctionParallel() override { return true; }
+  std::unique_ptr<Pass> create() override { return std::make_unique<LabelReplacer>(); }
+  void doWalkFunction(Function* func) {
+    std::unordered_set<Name> labels;
+    LabelVisitor visitor;
+    auto replaces = false;
+    visitor.visit_label = [&](Name& name) {
+      labels.insert(name);
+      replaces |= is_unusable(name);
+    };
+    visitor.walk(func->body);
+    if (!replaces) {
+      return;
+    }
+    std::unordered_map<Name, Name> replaced;
+    visitor.visit_label = [&](Name& name) {
+      if (is_unusable(name)) {
+        auto& other = replaced[name];
+        if (!other) {
+          other = usable(name, labels);
+          labels.insert(other);
+        }
+        name = other;
+      }
+    };
+    visitor.walk(func->body);
+  }
+};
 
 } // namespace
 
 void replace_unusable_names(Module& module) {
+  PassRunner label_runner(&module);
+  LabelReplacer().run(&label_runner, &module);
   Renames all;
   auto rename = [&](ModuleItemKind kind, auto& items) {
     if (std::none_of(items.begin(), items.end(), [](auto& item) { return is_unusable(item->name); })) {
@@ -61,12 +110,7 @@ void replace_unusable_names(Module& module) {
     }
     for (auto& item : items) {
       if (is_unusable(item->name)) {
-        auto text = item->name.toString();
-        std::replace(text.begin(), text.end(), '\0', '_');
-        if (text.empty()) {
-          text = "_";
-        }
-        auto name = Names::getValidNameGivenExisting(Name(text), taken);
+        auto name = usable(item->name, taken);
         taken.insert(name);
         all[kind][item->name] = name;
         item->name = name;

@@ -352,15 +352,23 @@ size_t cast_reference(Module& module, Function& func, size_t address, size_t id)
 
 namespace {
 
-// Makes some value of a type. `open` are the types that are being made: a type that needs itself has no value.
+// Makes some value of a type. `open` are the types and tags that are being made: a type that needs itself has no value.
 struct DefaultMaker {
   Module& module;
   Builder builder;
   std::unordered_set<HeapType> open;
+  std::unordered_set<Name> open_tags;
+  Index exceptions = 0;
+  // Types whose values hold several of a type that holds several, and so on, have values of any size.
+  Index left = 10000;
 
   explicit DefaultMaker(Module& module) : module(module), builder(module) {}
 
   Expression* make(Type type) {
+    if (left == 0) {
+      return nullptr;
+    }
+    left--;
     if (type.isTuple()) {
       std::vector<Expression*> parts;
       for (auto component : type) {
@@ -413,14 +421,18 @@ struct DefaultMaker {
   Expression* make_exception() {
     for (auto& tag : module.tags) {
       auto payload = tag->params();
+      if (tag->results() != Type::none || !open_tags.insert(tag->name).second) {
+        continue;
+      }
       std::vector<Expression*> operands;
       for (auto type : payload) {
         operands.push_back(make(type));
       }
-      if (tag->results() != Type::none || std::count(operands.begin(), operands.end(), nullptr) > 0) {
+      open_tags.erase(tag->name);
+      if (std::count(operands.begin(), operands.end(), nullptr) > 0) {
         continue;
       }
-      auto label = Name("fork.exception");
+      auto label = Name("fork.exception." + std::to_string(exceptions++));
       auto* thrown = builder.makeTryTable(builder.makeThrow(tag.get(), operands), {Name()}, {label}, {true});
       return builder.makeBlock(label, std::vector<Expression*>{thrown, builder.makeUnreachable()},
                                Type(HeapType::exn, NonNullable));

@@ -188,7 +188,7 @@ void divide_slots(Module& first, Module& second, const Split& split, Name table,
     if (!open[side] || next[side] != entry.index) {
       auto offset = Builder(owner).makeConst(Literal::makeFromInt64(entry.index, owner_table->addressType));
       auto segment = std::make_unique<ElementSegment>(table, offset, owner_table->type);
-      segment->name = "fork.resume." + std::to_string(entry.index);
+      segment->name = Names::getValidElementSegmentName(owner, "fork.resume." + std::to_string(entry.index));
       open[side] = owner.addElementSegment(std::move(segment));
     }
     open[side]->data.push_back(Builder(owner).makeRefFunc(name));

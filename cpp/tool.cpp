@@ -6,11 +6,13 @@
 #include <exception>
 #include <iostream>
 #include <pthread.h>
+#include <sys/mman.h>
 #include <thread>
 #include <unistd.h>
 
 #include "fork-instrument/src/ir/ffi.rs.h"
 #include "support/file.h"
+#include "support/threads.h"
 
 int binaryen_wasm_opt_main(int argc, const char* argv[]);
 
@@ -37,15 +39,27 @@ namespace fork_instrument {
 namespace {
 
 // Binaryen and the pass recurse over nested code; pages of a stack are only used when they are reached.
-constexpr size_t StackBytes = size_t(1) << 30;
+constexpr size_t LargeStack = size_t(1) << 30;
+constexpr size_t OrdinaryStack = size_t(8) << 20;
 
-// Makes new threads, the tool's and those of Binaryen's pool, have large stacks. Where that is refused they have
-// ordinary ones.
+// Whether the process could have this much more memory, for the stacks and as much again for its work.
+bool has_room(size_t bytes) {
+  auto* room = mmap(nullptr, 2 * bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return room != MAP_FAILED && munmap(room, 2 * bytes) == 0;
+}
+
+// Makes new threads, the tool's and those of Binaryen's pool, have stacks as large as there is room for: Binaryen does
+// not get over a thread that cannot be made.
 void ask_for_large_stacks() {
 #ifdef __GLIBC__
+  auto threads = wasm::ThreadPool::getNumCores() + 1;
+  auto size = LargeStack;
+  while (size > OrdinaryStack && !has_room(threads * size)) {
+    size /= 2;
+  }
   pthread_attr_t attributes;
   if (pthread_attr_init(&attributes) == 0) {
-    if (pthread_attr_setstacksize(&attributes, StackBytes) == 0) {
+    if (pthread_attr_setstacksize(&attributes, size) == 0) {
       pthread_setattr_default_np(&attributes);
     }
     pthread_attr_destroy(&attributes);

@@ -299,6 +299,9 @@ impl Options {
             // An argument without `@`; a file of that name can be written ./1.
             "resume" if value == "1" => return Err(missing(name)),
             "resume" if value == "-" => return Err(bad(name, value, "the second module needs a file of its own")),
+            "resume" if value.contains(char::REPLACEMENT_CHARACTER) => {
+                return Err(bad(name, value, "the name of the file is not UTF-8"));
+            }
             "resume" => self.resume = Some(non_empty(name, value)?),
             "refs" => {
                 self.refs = match value {

@@ -4,11 +4,12 @@
 //! instead. When it has ended well, that is copied to a temporary file in the folder of the destination, which then
 //! takes the destination's place; whatever goes wrong before leaves the destination as it was.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -61,43 +62,35 @@ const OUTPUT_OPTIONS: &[&str] = &["-o", "--output", "-osm", "--output-source-map
 
 /// Redirects all output files of a command line to memory. `-` and an empty name are standard output, and stay.
 pub fn redirect(arguments: Vec<OsString>) -> Result<Vec<OsString>, String> {
-    // An argument that is no text is left alone, and so are all with it.
-    let texts: Option<Vec<String>> = arguments.iter().map(|a| a.to_str().map(String::from)).collect();
-    match texts {
-        Some(texts) => Ok(redirect_texts(texts)?.into_iter().map(OsString::from).collect()),
-        None => Ok(arguments),
-    }
-}
-
-fn redirect_texts(arguments: Vec<String>) -> Result<Vec<String>, String> {
     // These run commands on the outputs before the tool ends.
-    let is_fuzz_command = |a: &String| a.starts_with("--extra-fuzz-command") || a.starts_with("-efc");
-    if arguments.iter().any(is_fuzz_command) {
-        return Ok(arguments);
-    }
+    let is_fuzz_command = |a: &OsString| {
+        ["--extra-fuzz-command", "-efc"].iter().any(|option| a.as_bytes().starts_with(option.as_bytes()))
+    };
+    let redirects = !arguments.iter().any(is_fuzz_command);
     outputs().converges = arguments.iter().any(|a| a == "--converge" || a == "-c");
     outputs().closed_world = arguments.iter().any(|a| a == "--closed-world" || a == "-cw");
     let mut redirected = Vec::new();
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
-        let (option, value) = match argument.split_once('=') {
-            Some((option, value)) => (option.to_string(), Some(value.to_string())),
-            None => (argument.clone(), None),
+        let bytes = argument.as_bytes();
+        let (option, value) = match bytes.iter().position(|&byte| byte == b'=') {
+            Some(at) => (&bytes[..at], Some(OsStr::from_bytes(&bytes[at + 1..]).to_owned())),
+            None => (bytes, None),
         };
-        if option == "-S" || option == "--emit-text" {
+        if option == b"-S" || option == b"--emit-text" {
             outputs().text = true;
         }
-        if !OUTPUT_OPTIONS.contains(&option.as_str()) {
+        if !OUTPUT_OPTIONS.iter().any(|known| known.as_bytes() == option) {
             redirected.push(argument);
             continue;
         }
-        redirected.push(option.clone());
+        redirected.push(OsStr::from_bytes(option).to_owned());
+        outputs().has_main |= option == b"-o" || option == b"--output";
         let Some(value) = value.or_else(|| arguments.next()) else { continue };
-        let is_main = option == "-o" || option == "--output";
-        outputs().has_main |= is_main;
-        redirected.push(match value.as_str() {
-            "" | "-" => value,
-            path => redirect_file(Path::new(path))?,
+        redirected.push(match value.as_bytes() {
+            b"" | b"-" => value,
+            _ if !redirects => value,
+            _ => redirect_file(Path::new(&value))?.into(),
         });
     }
     Ok(redirected)
@@ -107,35 +100,42 @@ fn redirect_texts(arguments: Vec<String>) -> Result<Vec<String>, String> {
 fn redirect_file(destination: &Path) -> Result<String, String> {
     // Binaryen's own words when a file cannot be opened; it is not created yet.
     let refuse = |e: io::Error| format!("Failed opening output file '{}': {e}", destination.display());
-    let destination = match fs::metadata(destination) {
-        Ok(metadata) if metadata.is_dir() => return Err(refuse(io::Error::from(io::ErrorKind::IsADirectory))),
-        // Opening a pipe and closing it again would be its end for whoever reads it.
-        Ok(_) => {
-            rustix::fs::access(destination, rustix::fs::Access::WRITE_OK).map_err(|e| refuse(e.into()))?;
-            resolve(destination)
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let target = resolve(destination);
-            if !folder_of(&target).is_dir() {
-                return Err(refuse(e));
-            }
-            target
-        }
-        Err(e) => return Err(refuse(e)),
-    };
+    let resolved = writable(destination).map_err(refuse)?;
     let file = rustix::fs::memfd_create("output", rustix::fs::MemfdFlags::CLOEXEC)
         .map(File::from)
         .map_err(|e| refuse(e.into()))?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    outputs().files.push(Output { destination, bytes: Bytes::File(file) });
+    outputs().files.push(Output { destination: resolved, bytes: Bytes::File(file) });
     Ok(path)
 }
 
+/// The one path of a file that can be written, as far as that can be told without creating it.
+pub fn writable(path: &Path) -> io::Result<PathBuf> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        // Opening a pipe and closing it again would be its end for whoever reads it.
+        Ok(_) => {
+            rustix::fs::access(path, rustix::fs::Access::WRITE_OK)?;
+            Ok(resolve(path))
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let target = resolve(path);
+            if folder_of(&target).is_dir() { Ok(target) } else { Err(e) }
+        }
+        Err(e) => Err(e),
+    }
+}
+
 /// The one path of a file, whether there is one or not: what a link points to takes the new content. Pipes and devices are
-/// written to as they are.
+/// written to as they are, and so is a file that has lost its name, which a process can still have open.
 fn resolve(path: &Path) -> PathBuf {
     match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()),
+        Ok(metadata) if metadata.is_file() => {
+            let is_it = |found: &PathBuf| {
+                fs::metadata(found).is_ok_and(|m| (m.dev(), m.ino()) == (metadata.dev(), metadata.ino()))
+            };
+            fs::canonicalize(path).ok().filter(is_it).unwrap_or_else(|| path.to_path_buf())
+        }
         Ok(_) => path.to_path_buf(),
         Err(_) => {
             let target = follow_links(path);
@@ -220,11 +220,15 @@ pub fn finish() -> Result<(), String> {
     }
     let mut ready = Vec::new();
     for (name, destination, bytes) in complete {
-        let prepared = prepare(destination, &bytes).map_err(|e| failed(&name, e))?;
-        ready.extend(prepared.map(|p| (name, p)));
+        let file = prepare(&destination, &bytes).map_err(|e| failed(&name, e))?;
+        ready.push((name, destination, bytes, file));
     }
-    for (name, (file, destination)) in ready {
-        file.persist(&destination).map_err(|e| failed(&name, e.error))?;
+    for (name, destination, bytes, file) in ready {
+        match file.map(|file| file.persist(&destination)) {
+            Some(Ok(_)) => {}
+            Some(Err(e)) if !is_of_folder(&e.error) => return Err(failed(&name, e.error)),
+            Some(Err(_)) | None => overwrite(&destination, &bytes).map_err(|e| failed(&name, e))?,
+        }
     }
     Ok(())
 }
@@ -247,28 +251,45 @@ fn read(output: Output) -> io::Result<Option<(PathBuf, Vec<u8>)>> {
     Ok(Some((output.destination, bytes)))
 }
 
-/// Writes an output to a temporary file beside its destination; directly if that is no regular file.
-fn prepare(destination: PathBuf, bytes: &[u8]) -> io::Result<Option<(tempfile::NamedTempFile, PathBuf)>> {
-    let existing = fs::metadata(&destination).ok();
+/// Writes an output to a temporary file beside its destination. None can take the place of what is no regular file, or is in
+/// a folder that is not writable.
+fn prepare(destination: &Path, bytes: &[u8]) -> io::Result<Option<tempfile::NamedTempFile>> {
+    let existing = fs::symlink_metadata(destination).ok();
     if existing.as_ref().is_some_and(|m| !m.is_file()) {
-        let mut file = File::options().write(true).open(&destination)?;
-        file.write_all(bytes)?;
-        file.flush()?;
         return Ok(None);
     }
-    if !folder_of(&destination).is_dir() {
+    if !folder_of(destination).is_dir() {
         return Err(rustix::io::Errno::NOENT.into());
     }
-    let mut file = tempfile::Builder::new()
+    let file = tempfile::Builder::new()
         .prefix(".wasm-opt-")
         .permissions(fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder_of(&destination))?;
+        .tempfile_in(folder_of(destination));
+    let mut file = match file {
+        Ok(file) => file,
+        Err(e) if existing.is_some() && is_of_folder(&e) => return Ok(None),
+        Err(e) => return Err(e),
+    };
     file.write_all(bytes)?;
     file.as_file().sync_data().or_else(|e| if e.kind() == io::ErrorKind::InvalidInput { Ok(()) } else { Err(e) })?;
     if let Some(existing) = existing {
         file.as_file().set_permissions(existing.permissions())?;
     }
-    Ok(Some((file, destination)))
+    Ok(Some(file))
+}
+
+/// Whether files cannot be added to the folder, or that one be replaced, on which something is mounted.
+fn is_of_folder(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, ResourceBusy};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | ResourceBusy)
+}
+
+/// Writes to a file as it is.
+fn overwrite(destination: &Path, bytes: &[u8]) -> io::Result<()> {
+    let is_regular = fs::metadata(destination)?.is_file();
+    let mut file = File::options().write(true).truncate(is_regular).open(destination)?;
+    file.write_all(bytes)?;
+    file.flush()
 }
 
 /// Binaryen does not notice when a write fails. A binary whose sections do not add up to its

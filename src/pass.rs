@@ -29,6 +29,9 @@ use crate::transform::runtime::{self, ResumeTable, Runtime, RuntimeNeeds};
 use crate::transform::{asserts, declarations, linking, resume, state, unwind};
 use crate::verify::{self, Before, Made};
 
+/// Whether the pass has instrumented the module.
+static HAS_RUN: AtomicBool = AtomicBool::new(false);
+
 /// Puts the pass into Binaryen's registry.
 pub fn register() {
     ir::register_pass(options::PASS_NAME, &options::description(), |pass, module, argument| {
@@ -41,9 +44,13 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
     if let Some(file) = options.resume.as_ref().filter(|file| output::is_taken(Path::new(file))) {
         return Err(options::bad("resume", file, "the first module goes there: give the second a file of its own"));
     }
-    if output::converges() && module.has_custom_section(abi::SECTION) {
+    if output::converges() && HAS_RUN.load(Ordering::Relaxed) && module.has_custom_section(abi::SECTION) {
         // The pipeline runs again; this pass has done its work.
         return Ok(());
+    }
+    if let Some(file) = &options.resume {
+        let cannot = |e| options::bad("resume", file, &format!("the file cannot be written: {e}"));
+        output::writable(Path::new(file)).map_err(cannot)?;
     }
     let Some(path) = input::find_path(module, &options)? else {
         if let Some(file) = &options.resume {
@@ -51,6 +58,7 @@ fn run<'m>(pass: Pass<'m>, module: Module<'m>, argument: &str) -> Result<(), Err
         }
         return Ok(());
     };
+    HAS_RUN.store(true, Ordering::Relaxed);
     instrument(pass, module, &options, path)
 }
 
@@ -306,10 +314,13 @@ fn add_resume_functions<'m>(
 ) -> Vec<Function<'m>> {
     let mut added = Vec::new();
     for (&function, plan) in functions.iter().zip(plans).filter(|(_, p)| p.has_own_resume()) {
-        let mut name = format!("{}.resume", plan.function);
-        while module.has_function(&name) {
+        // Names with the prefix are those of helpers: a function may be named like it.
+        let mut name = plan.function.clone();
+        let resumed = |name: &str| format!("{name}.resume");
+        while module.has_function(&resumed(&name)) || resumed(&name).starts_with(&runtime.name("")) {
             name.push('_');
         }
+        let name = resumed(&name);
         added.push(module.add_resume_function(function, &name));
         runtime.resume_names.push(name);
     }

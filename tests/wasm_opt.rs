@@ -253,6 +253,17 @@ fn passes_that_are_repeated_until_nothing_shrinks_instrument_once() {
 }
 
 #[test]
+fn passes_that_are_repeated_do_not_take_an_instrumented_module_for_their_own() {
+    let scratch = Scratch::with("in.wat", ANNOTATED);
+    scratch.run(&["in.wat", "--fork-instrument", "-o", "out.wasm"]).succeeded();
+    let resume = "--pass-arg=fork-instrument-resume@second.wasm";
+    let run = scratch.run(&["out.wasm", "--fork-instrument", resume, "-O2", "--converge", "-o", "again.wasm"]);
+    assert!(run.refused().contains("already instrumented"));
+    scratch.run(&["in.wat", "--fork-instrument", resume, "-O2", "--converge", "-o", "again.wasm"]).succeeded();
+    assert!(scratch.has("second.wasm"));
+}
+
+#[test]
 fn the_pass_runs_at_its_place_in_the_pipeline() {
     let wat = r#"(module
       (import "kernel" "kernel_fork" (func $fork (result i32)))

@@ -77,6 +77,12 @@ pub mod bridge {
         base: String,
     }
 
+    /// What is not UTF-8 in it has been replaced.
+    struct PassArgument {
+        key: String,
+        value: String,
+    }
+
     struct MemoryRow {
         name: String,
         imported: bool,
@@ -338,9 +344,8 @@ pub mod bridge {
             passes: &[String],
         ) -> Result<()>;
         fn run_on_module(pass: Pin<&mut Pass>, module: Pin<&mut Module>, name: &str) -> Result<()>;
-        fn pass_argument_keys(pass: &Pass) -> Vec<String>;
+        fn pass_arguments(pass: &Pass) -> Vec<PassArgument>;
         fn is_closed_world(pass: &Pass) -> bool;
-        fn pass_argument(pass: &Pass, key: &str) -> Result<String>;
         fn optimize_level(pass: &Pass) -> i32;
         fn shrink_level(pass: &Pass) -> i32;
 

@@ -250,13 +250,7 @@ impl<'m> Pass<'m> {
 
     /// All `--pass-arg`s that are not another pass's own, sorted by key.
     pub fn arguments(self) -> Vec<(String, String)> {
-        let keys = bridge::pass_argument_keys(&self.pin());
-        keys.into_iter()
-            .map(|key| {
-                let value = bridge::pass_argument(&self.pin(), &key).expect("the key was just listed");
-                (key, value)
-            })
-            .collect()
+        bridge::pass_arguments(&self.pin()).into_iter().map(|argument| (argument.key, argument.value)).collect()
     }
 
     /// Whether the tool was told that no other module has anything of this one.

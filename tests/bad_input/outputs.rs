@@ -1,6 +1,9 @@
 //! Outputs that cannot be written, and what stood there before.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
@@ -275,4 +278,92 @@ fn a_resume_file_that_is_a_link_takes_the_place_of_what_it_points_to() {
     scratch.run(&["in.wat", "-all", "--fork-instrument", resume, "-o", "out.wasm"]).succeeded();
     assert!(scratch.path("link.wasm").is_symlink());
     assert!(scratch.read("resume.wasm").starts_with(b"\0asm"));
+}
+
+#[test]
+fn an_output_that_is_an_open_file_without_a_name_is_written_to() {
+    let scratch = Scratch::with("in.wat", MODULE);
+    instrument(&scratch, "in.wat").succeeded();
+    symlink("/proc/self/fd/1", scratch.path("link")).expect("a new link");
+    let mut nameless = fs::File::options().read(true).write(true).create_new(true).open(scratch.path("file")).unwrap();
+    nameless.write_all(&[7; 100_000]).expect("the scratch folder can be written");
+    fs::remove_file(scratch.path("file")).expect("it is there");
+    let arguments = [&ALL[..], &["in.wat", "-g", "--fork-instrument", "-o", "link"]].concat();
+    let stdout = nameless.try_clone().expect("another handle");
+    let run: Run = scratch.command().args(arguments).stdout(stdout).output().expect("wasm-opt starts").into();
+    run.succeeded();
+    assert!(scratch.path("link").is_symlink(), "the link was replaced");
+    let mut written = Vec::new();
+    nameless.seek(SeekFrom::Start(0)).expect("it is a file");
+    nameless.read_to_end(&mut written).expect("it can be read");
+    assert!(written == scratch.read("out.wasm"), "{} bytes", written.len());
+}
+
+#[test]
+fn an_old_output_in_a_folder_without_write_permission_is_written_to() {
+    let scratch = Scratch::with("in.wat", MODULE);
+    fs::create_dir(scratch.path("folder")).expect("a new folder");
+    scratch.write("folder/out.wasm", OLD);
+    fs::set_permissions(scratch.path("folder"), fs::Permissions::from_mode(0o555)).expect("our own folder");
+    scratch.run(&["in.wat", "-all", "--fork-instrument", "-o", "folder/out.wasm"]).succeeded();
+    assert!(scratch.read("folder/out.wasm").starts_with(b"\0asm"));
+    fs::set_permissions(scratch.path("folder"), fs::Permissions::from_mode(0o755)).expect("our own folder");
+}
+
+#[test]
+fn a_resume_file_is_written_whatever_the_names_of_the_others() {
+    let strange = OsStr::from_bytes(b"strange\xff.wat");
+    let resume = "--pass-arg=fork-instrument-resume@second.wasm";
+    for (input, output) in [(strange, OsStr::new("out.wasm")), (OsStr::new("in.wat"), OsStr::from_bytes(b"\xff.wasm"))]
+    {
+        let scratch = Scratch::with("in.wat", MODULE);
+        fs::write(scratch.path("").join(strange), MODULE).expect("file names are bytes");
+        let mut command = scratch.command();
+        command.args(["-all", "--fork-instrument", resume, "-o"]).args([output, input]);
+        Run::from(command.output().expect("wasm-opt starts")).succeeded();
+        assert!(scratch.read("second.wasm").starts_with(b"\0asm"));
+        assert!(fs::read(scratch.path("").join(output)).expect("it was written").starts_with(b"\0asm"));
+    }
+    let scratch = Scratch::with("in.wat", MODULE);
+    let command = "--extra-fuzz-command=true";
+    scratch.run(&["in.wat", "-all", "--fork-instrument", resume, "-o", "out.wasm", command]).succeeded();
+    assert!(scratch.read("second.wasm").starts_with(b"\0asm"));
+}
+
+#[test]
+fn arguments_of_passes_that_are_not_utf_8_are_refused_or_nobodys() {
+    let scratch = Scratch::with("in.wat", MODULE);
+    let run = |argument: &[u8]| -> Run {
+        let mut command = scratch.command();
+        command.args(["in.wat", "-all", "--fork-instrument", "-o", "out.wasm"]).arg(OsStr::from_bytes(argument));
+        command.output().expect("wasm-opt starts").into()
+    };
+    assert!(run(b"--pass-arg=fork-instrument-resume@\xff.wasm").refused().contains("UTF-8"));
+    assert!(!scratch.has("out.wasm"));
+    run(b"--pass-arg=a\xff@1").succeeded();
+}
+
+#[test]
+fn a_resume_file_in_a_folder_that_is_not_there_leaves_standard_output_alone() {
+    let scratch = Scratch::with("in.wat", MODULE);
+    let resume = "--pass-arg=fork-instrument-resume@missing/second.wasm";
+    let run = scratch.run(&["in.wat", "-all", "--fork-instrument", resume, "-o", "-"]);
+    assert!(run.stdout.is_empty(), "{} bytes", run.stdout.len());
+    assert!(run.refused().contains("missing/second.wasm"));
+}
+
+#[test]
+fn where_memory_for_stacks_is_short_they_are_smaller() {
+    let scratch = Scratch::with("in.wat", MODULE);
+    let tool = support::wasm_opt().display().to_string();
+    for (cores, kilobytes) in [(2, 900_000), (8, 6_000_000)] {
+        let script = format!("ulimit -v {kilobytes}; timeout 60 {tool} in.wat -all -O1 --fork-instrument -o out.wasm");
+        let run = Command::new("sh")
+            .args(["-c", &script])
+            .env("BINARYEN_CORES", cores.to_string())
+            .current_dir(scratch.path(""))
+            .output();
+        Run::from(run.expect("sh starts")).succeeded();
+        assert!(scratch.has("out.wasm"));
+    }
 }

@@ -330,7 +330,9 @@ impl<'a> Text<'a> {
         format!(
             "(func {begin} (param $buffer {ptr})
   (if (i32.ne (global.get {state}) (i32.const 1)) (then (unreachable)))
-  (if ({ptr}.gt_u ({ptr}.add {position} ({ptr}.const {size})) (global.get {limit})) (then {normal} (return)))
+  (if (i32.or ({ptr}.gt_u {position} (global.get {limit}))
+      ({ptr}.lt_u ({ptr}.sub (global.get {limit}) {position}) ({ptr}.const {size})))
+    (then {normal} (return)))
   (local.set $buffer ({ptr}.sub {position} ({ptr}.const {globals})))
   {save}
   {step}
