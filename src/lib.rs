@@ -36,7 +36,7 @@ pub fn wasm_opt(arguments: Vec<OsString>) -> i32 {
         eprintln!("{word}: did you mean --{}?", options::PASS_NAME);
     }
     let words: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    if let Some(error) = options::given_twice(&words) {
+    if let Some(error) = options::given_twice(&words).or_else(|| options::later::check(&words)) {
         eprintln!("Fatal: --{}: {error}", options::PASS_NAME);
         return 1;
     }

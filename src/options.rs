@@ -1,6 +1,7 @@
 //! Pass arguments → typed [`Options`]. [`OPTIONS`] is the one list that parsing, messages and the documentation come
 //! from.
 
+pub mod later;
 pub mod spelling;
 
 use std::collections::HashMap;
@@ -355,14 +356,7 @@ pub fn given_twice(words: &[String]) -> Option<Error> {
         OPTIONS.iter().any(|option| option.name == name && matches!(option.value, "names" | "module.name[,…]"))
     };
     let mut given: HashMap<&str, &str> = HashMap::new();
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let argument = match word.split_once('=') {
-            Some(("--pass-arg" | "-pa", argument)) => argument,
-            None if word == "--pass-arg" || word == "-pa" => words.next()?,
-            _ => continue,
-        };
-        let (key, value) = argument.split_once('@').unwrap_or((argument, ""));
+    for (key, value) in pass_arguments(words) {
         let Some(name) = key.strip_prefix(PREFIX).filter(|name| is_list(name)) else { continue };
         if let Some(other) = given.insert(name, value).filter(|&other| other != value) {
             let problem =
@@ -371,6 +365,22 @@ pub fn given_twice(words: &[String]) -> Option<Error> {
         }
     }
     None
+}
+
+/// Keys and values of the pass arguments of a command line.
+fn pass_arguments(words: &[String]) -> impl Iterator<Item = (&str, &str)> {
+    let mut words = words.iter();
+    std::iter::from_fn(move || {
+        loop {
+            let word = words.next()?;
+            let argument = match word.split_once('=') {
+                Some(("--pass-arg" | "-pa", argument)) => argument,
+                None if word == "--pass-arg" || word == "-pa" => words.next()?,
+                _ => continue,
+            };
+            return Some(argument.split_once('@').unwrap_or((argument, "")));
+        }
+    })
 }
 
 /// Binaryen gives a pass argument without `@` the value "1".

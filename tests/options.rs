@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use support::binary::validate;
 use support::{ALL, Run, Scratch, function_text};
 
@@ -577,6 +579,52 @@ fn a_closed_world_of_several_modules_is_refused_in_later_commands_too() {
     let session = Session::new();
     session.run(&["--fork-instrument"]).succeeded();
     session.0.run(&["out.wasm", "-all", "-O2", "--closed-world", "-o", "later.wasm"]).succeeded();
+}
+
+/// Binaryen's passes that leave a pair of modules as it was when only one of the two goes through them.
+const OF_ONE_MODULE: &str = "
+    abstract-type-refining avoid-reinterprets cfp cfp-reftest coalesce-locals coalesce-locals-learning code-folding code-pushing
+    const-hoisting constraint-analysis dae dae-optimizing dae2 dce dealign dfo directize discard-global-effects
+    duplicate-function-elimination duplicate-import-elimination dwarfdump emit-target-features flatten fork-instrument func-metrics
+    generate-global-effects global-refining gsi gsi-desc-cast gto gufa gufa-cast-all gufa-optimizing heap-store-optimization
+    heap2local inline-main inlining inlining-optimizing licm limit-segments local-cse local-subtyping memory-packing merge-blocks
+    merge-j2cl-itables merge-locals merge-similar-functions metrics minimize-rec-groups monomorphize monomorphize-always name-types
+    nm no-full-inline no-inline no-partial-inline once-reduction optimize-added-constants optimize-added-constants-propagate
+    optimize-casts optimize-for-js optimize-instructions optimize-j2cl outlining pick-load-signs precompute precompute-propagate
+    print print-boundary print-call-graph print-features print-full print-function-map print-minified propagate-debug-locs
+    propagate-globals-globally remove-unused-brs remove-unused-module-elements remove-unused-names
+    remove-unused-nonfunction-module-elements remove-unused-types reorder-functions reorder-functions-by-name reorder-globals
+    reorder-locals reorder-types rereloop roundtrip rse signature-pruning signature-refining simplify-globals
+    simplify-globals-optimizing simplify-locals simplify-locals-nonesting simplify-locals-nostructure simplify-locals-notee
+    simplify-locals-notee-nostructure souperify souperify-single-use ssa ssa-nomerge string-gathering strip strip-debug strip-dwarf
+    strip-producers strip-target-features strip-toolchain-annotations symbolmap tuple-optimization type-finalizing type-merging
+    type-refining type-refining-gufa type-ssa type-unfinalizing unsubtyping untee vacuum";
+
+#[test]
+fn every_pass_is_for_one_of_two_modules_or_for_both() {
+    let help = Session::new().0.run(&["--help"]).text();
+    let (_, passes) = help.split_once("Optimization passes:").expect("passes have a heading");
+    let (passes, _) = passes.split_once("Optimization options:").expect("they end");
+    let names = passes.lines().filter_map(|line| line.strip_prefix("  --")?.split(' ').next());
+    let passes: BTreeSet<&str> = names.filter(|name| !name.starts_with('-')).collect();
+    let of_all = fork_instrument::options::later::OF_ALL_MODULES.iter().copied();
+    let known: BTreeSet<&str> = OF_ONE_MODULE.split_whitespace().chain(of_all).collect();
+    assert!(passes.len() > 150, "{passes:?}");
+    assert_eq!(passes.symmetric_difference(&known).collect::<Vec<_>>(), Vec::<&&str>::new());
+}
+
+#[test]
+fn later_passes_that_would_change_one_of_two_modules_only_are_refused() {
+    let session = Session::new();
+    let resume = "--pass-arg=fork-instrument-resume@second.wasm";
+    for pass in ["--trap-mode-clamp", "--fpcast-emu", "--set-globals=x=1"] {
+        let message = session.run(&["--fork-instrument", pass, resume]).refused();
+        let name = pass.split('=').next().expect("it has a name");
+        assert!(message.contains(&format!("{name} comes later")) && message.contains("second.wasm"), "{message}");
+        assert!(!session.0.has("out.wasm") && !session.0.has("second.wasm"));
+    }
+    session.run(&["--trap-mode-clamp", "--fork-instrument", resume, "-O2", "--strip-debug"]).succeeded();
+    session.run(&["--fork-instrument", "--trap-mode-clamp"]).succeeded();
 }
 
 #[test]
