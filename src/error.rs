@@ -70,15 +70,15 @@ pub enum Error {
     Intrinsic { function: String, call: &'static str },
     #[error(
         "function {function}: {local} of type {type_} is live across the call {call} and cannot be saved in memory: \
-         clear it before the call, or keep such references in tables with --pass-arg=fork-instrument-refs@tables"
+         {remedy}, or keep such references in tables with --pass-arg=fork-instrument-refs@tables"
     )]
-    ReferenceAcrossLanding { function: String, local: String, type_: String, call: String },
+    ReferenceAcrossLanding { function: String, local: String, type_: String, call: String, remedy: &'static str },
     #[error(
         "function {function}: {local} of type {type_} is live across the call {call}, and such references can be saved \
-         neither in memory nor in tables: clear it before the call, or take the function off the fork path with \
+         neither in memory nor in tables: {remedy}, or take the function off the fork path with \
          --pass-arg=fork-instrument-removelist@{function}"
     )]
-    UnkeepableAcrossLanding { function: String, local: String, type_: String, call: String },
+    UnkeepableAcrossLanding { function: String, local: String, type_: String, call: String, remedy: &'static str },
     #[error(
         "function {function} returns {type_}, to which nothing can be cast, so that no resume function can return it: take the \
          function off the fork path with --pass-arg=fork-instrument-removelist@{function}"

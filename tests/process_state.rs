@@ -4,6 +4,7 @@
 mod support;
 
 use fork_host::process::Status;
+use fork_host::replay::{Replay, Schedule};
 use fork_host::run::{self, Options};
 use support::{ALL, Scratch};
 
@@ -109,5 +110,30 @@ fn arrays_that_engines_string_functions_only_read_do_not_change() {
         let scratch = Scratch::with("in.wat", wat(&format!(r#""{name}" (func $string {parameters} (result i32))"#)));
         let run = scratch.run(&[&ALL[..], &["in.wat", "--fork-instrument", "-o", "out.wasm"]].concat());
         assert_eq!(run.status.success(), !is_refused, "{name}: {}", run.stderr);
+    }
+}
+
+/// An object in a local, whose field changes.
+const KEEPS: &str = r#"(module
+  (import "kernel" "kernel_fork" (func $fork (result i32)))
+  (type $cell (struct (field (mut i32))))
+  (memory (export "memory") 1)
+  (func (export "run") (result i32) (local $cell (ref null $cell))
+    (local.set $cell (struct.new $cell (i32.const 7)))
+    (drop (call $fork))
+    (struct.set $cell 0 (local.get $cell) (i32.add (struct.get $cell 0 (local.get $cell)) (i32.const 1)))
+    (struct.get $cell 0 (local.get $cell))))"#;
+
+#[test]
+fn fork_replay_gives_a_child_the_objects_that_tables_keep_without_being_told() {
+    let scratch = Scratch::with("in.wat", KEEPS);
+    let keep = "--pass-arg=fork-instrument-refs@tables";
+    scratch.run(&[&ALL[..], &["in.wat", "--fork-instrument", keep, "-o", "out.wasm"]].concat()).succeeded();
+    let original = Replay::new(KEEPS.as_bytes()).run().expect("it runs");
+    for schedule in [Schedule::FollowChild, Schedule::FollowParent] {
+        let wasm = scratch.read("out.wasm");
+        let forked = Replay::instrumented(&wasm, schedule).run().expect("it runs");
+        assert_eq!(original.differences(&forked), Vec::<String>::new());
+        assert_eq!(forked.forks, 1);
     }
 }

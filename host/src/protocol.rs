@@ -187,6 +187,13 @@ pub fn needs_resume_module(module: &Module) -> bool {
     module.exports().any(|export| is_resume_table(export.name()))
 }
 
+/// Whether the pass has put references into tables for a fork to keep.
+pub fn keeps_references(module: &Module) -> bool {
+    module
+        .exports()
+        .any(|export| ["wpk_fork_refs_", "wpk_fork_copy_table_"].iter().any(|p| export.name().starts_with(p)))
+}
+
 /// Whether there is anything but memories and numbers to give to a child.
 pub fn has_references(module: &Module) -> bool {
     let is_reference = |ty: ExternType| match ty {

@@ -46,17 +46,17 @@ pub struct Refusal<'m> {
 
 impl<'m> Refusal<'m> {
     pub fn into_error(self, module: Module<'m>) -> Error {
-        let local = match self.operand {
-            Some(operand) => format!("the operand {}", module.print_expression(operand)),
-            None => format!("the local {}", self.function.local_name(self.local)),
+        let (local, remedy) = match self.operand {
+            Some(operand) => (format!("the operand {}", module.print_expression(operand)), "compute it after the call"),
+            None => (format!("the local {}", self.function.local_name(self.local)), "clear it before the call"),
         };
         let (function, type_) = (self.function.name(), module.print_type(self.type_));
         let call = module.print_expression(self.landing);
         let no_table = |t: &Type| matches!(t.hierarchy(), Hierarchy::Exception | Hierarchy::I31 | Hierarchy::Other);
         if self.type_.components().iter().any(no_table) {
-            return Error::UnkeepableAcrossLanding { function, local, type_, call };
+            return Error::UnkeepableAcrossLanding { function, local, type_, call, remedy };
         }
-        Error::ReferenceAcrossLanding { function, local, type_, call }
+        Error::ReferenceAcrossLanding { function, local, type_, call, remedy }
     }
 }
 

@@ -25,8 +25,8 @@ struct Cli {
     /// The export to call: by default run, or else _start.
     #[arg(long)]
     export: Option<String>,
-    /// Comma-separated: never, child, parent, at:N (both sides, at N calls spread over the run), random:SEED, sizes (call
-    /// number n gets a buffer of n bytes, modulo enough for all frames; where they do not fit, once the call is made
+    /// Comma-separated: never, child, parent, at:N (both sides, at N calls spread over the run), random:SEED, sizes (calls
+    /// get buffers of all sizes up to enough for all frames, in turn; where they do not fit, once the call is made
     /// without a fork, and once with a larger buffer).
     #[arg(long, value_delimiter = ',', default_value = "never,child,parent,at:10,random:1")]
     schedules: Vec<String>,
@@ -141,7 +141,7 @@ fn every_size(reference: &Outcome, forked: &Replay<'_>) -> Result<bool> {
             continue;
         }
         let retried = Replay { on_abort: OnAbort::Retry, ..cycle }.run().context("sizes")?;
-        let name = format!("sizes modulo {enough}");
+        let name = format!("sizes below {enough}");
         return Ok(report(&format!("{name}, else without a fork"), reference, &performed)
             & report(&format!("{name}, else in a larger buffer"), reference, &retried));
     }

@@ -245,7 +245,7 @@ impl Import {
             let action = cx.data().exports.as_ref().and(cx.data().spec.schedule.action(number));
             let Some(action) = action else { return self.perform(cx, args, results, number) };
             if let (Some(cycle), Some(area)) = (cx.data().spec.buffer_cycle, &mut cx.data_mut().journal.area) {
-                area.buffer.size = number % cycle;
+                area.buffer.size = spread(number, cycle);
             }
             let pending = Pending { import: self.index, args: exact, number, action, guard: Vec::new(), before: None };
             return self.unwind(cx, pending, args, results);
@@ -469,4 +469,34 @@ pub(super) fn prepare_resume(mut store: impl AsContextMut<Data = World>) -> Resu
     }
     store.data_mut().resumable = true;
     Ok(())
+}
+
+/// A size below `cycle` for each of so many calls: all are different, and those of a few calls are spread over all.
+fn spread(number: u64, cycle: u64) -> u64 {
+    let wide = |number: u64| u128::from(number);
+    let has_no_factor = |&stride: &u64| gcd(stride, cycle) == 1;
+    let stride = (cycle / 8 * 5..cycle).find(has_no_factor).unwrap_or(1);
+    u64::try_from(wide(number % cycle) * wide(stride) % wide(cycle)).expect("it is below the cycle")
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn sizes_are_all_different_and_few_of_them_are_spread() {
+        for cycle in [1, 2, 7, 16, 100, 317, 1024] {
+            let mut sizes: Vec<u64> = (0..cycle).map(|number| spread(number, cycle)).collect();
+            sizes.sort_unstable();
+            assert_eq!(sizes, (0..cycle).collect::<Vec<u64>>());
+            assert_eq!(spread(cycle + 3, cycle), spread(3, cycle));
+        }
+        let mut few: Vec<u64> = (0..20).map(|number| spread(number, 317)).collect();
+        few.sort_unstable();
+        assert!(few.windows(2).all(|pair| pair[1] - pair[0] < 317 / 6), "{few:?}");
+    }
 }

@@ -140,7 +140,8 @@ pub struct Replay<'a> {
     pub memory: Option<String>,
     /// Bytes in the buffer.
     pub buffer: u64,
-    /// Another size at every fork: at call number *n* of an entry the buffer has *n* modulo this many bytes.
+    /// Another size at every fork: calls of an entry get buffers of all sizes below this one in turn, spread so that a few calls
+    /// see small ones and large ones.
     pub buffer_cycle: Option<u64>,
     /// Bytes that the memory grows by right after instantiation, in all runs alike so that programs see the same
     /// `memory.size`. The buffer is at their start, and grows into the rest.
@@ -150,7 +151,8 @@ pub struct Replay<'a> {
     /// What to do when frames do not fit.
     pub on_abort: OnAbort,
     /// Give the child what the parent's tables and imported globals of references hold: its own functions for the
-    /// parent's, copies of structs and arrays. For modules without such tables and globals this changes nothing.
+    /// parent's, copies of structs and arrays. For modules without such tables and globals this changes nothing;
+    /// those that keep references for a fork in tables get it in any case.
     pub carry: bool,
     /// When to stop.
     pub limit: Limit,
