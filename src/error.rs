@@ -152,10 +152,10 @@ pub enum Error {
     )]
     ClosedWorldAfterwards(String),
     #[error(
-        "--{pass} comes later, and would change the first module only, not {second}, which the resume functions are in by then: put it \
-         before --fork-instrument, or run it on both files by commands of their own if it can be run on them one by one"
+        "--{pass} comes later, and would change the first module only, not {second}, which the resume functions are in by then: put \
+         {earlier} before --fork-instrument, or run it on both files by commands of their own if it can be run on them one by one"
     )]
-    LaterPass { pass: String, second: String },
+    LaterPass { pass: String, second: String, earlier: &'static str },
     #[error("the output is not what was planned ({0}): this is a defect of the pass, please report it with the module")]
     Violation(Box<Violation>),
     #[error("{0}")]

@@ -623,6 +623,8 @@ fn later_passes_that_would_change_one_of_two_modules_only_are_refused() {
         assert!(message.contains(&format!("{name} comes later")) && message.contains("second.wasm"), "{message}");
         assert!(!session.0.has("out.wasm") && !session.0.has("second.wasm"));
     }
+    let message = session.run(&["--emit-exnref", "--fork-instrument", resume]).refused();
+    assert!(message.contains("put --translate-to-exnref before"), "{message}");
     session.run(&["--trap-mode-clamp", "--fork-instrument", resume, "-O2", "--strip-debug"]).succeeded();
     session.run(&["--fork-instrument", "--trap-mode-clamp"]).succeeded();
 }

@@ -61,11 +61,21 @@ pub const OF_ALL_MODULES: &[&str] = &[
     "trap-mode-js",
 ];
 
+/// Options for a pass that runs after all others, and that pass.
+const AT_THE_END: [(&str, &str); 2] =
+    [("emit-exnref", "--translate-to-exnref"), ("experimental-new-eh", "--translate-to-exnref")];
+
 /// An error if the command line makes two modules, and a later pass of it would change only one.
 pub fn check(words: &[String]) -> Option<Error> {
     let resume = pass_arguments(words).find(|(key, _)| key.strip_prefix(PREFIX) == Some("resume"))?;
     let name_of = |word: &'_ String| Some(word.strip_prefix("--")?.split('=').next().unwrap_or_default().to_owned());
-    let mut passes = words.iter().filter_map(name_of).skip_while(|name| name != PASS_NAME);
-    let pass = passes.find(|name| OF_ALL_MODULES.contains(&name.as_str()))?;
-    Some(Error::LaterPass { pass, second: resume.1.to_owned() })
+    let names = || words.iter().filter_map(name_of);
+    let at_the_end = |name: String| AT_THE_END.into_iter().find(|(option, _)| *option == name);
+    let error =
+        |pass: String, earlier: &'static str| Some(Error::LaterPass { pass, second: resume.1.to_owned(), earlier });
+    if let Some((option, pass)) = names().find_map(at_the_end) {
+        return error(option.to_owned(), pass);
+    }
+    let mut later = names().skip_while(|name| name != PASS_NAME);
+    error(later.find(|name| OF_ALL_MODULES.contains(&name.as_str()))?, "it")
 }
