@@ -23,7 +23,7 @@ use wasmtime::{
 
 use crate::campaign::Made;
 use crate::check::{Case, Verdict};
-use crate::generate::{Limits, Source};
+use crate::generate::{Exceptions, Limits, Source};
 use crate::{generated_case, smith};
 
 const STACK: usize = 4 << 20;
@@ -56,7 +56,7 @@ pub fn case(seed: u64) -> Result<Made> {
     let made = match seed % 3 {
         0 => smith::case(seed)?,
         1 => Some(generated_case(seed, Limits::default())),
-        _ => Some(generated_case(seed, Limits { exnref: true, ..Limits::default() })),
+        _ => Some(generated_case(seed, Limits { exceptions: Exceptions::ByReference, ..Limits::default() })),
     };
     Ok(made.map(|(case, choices)| (Case { corrupts: true, ..case }, choices)))
 }

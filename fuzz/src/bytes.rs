@@ -50,7 +50,7 @@ pub fn case(seed: u64, modules: &[Vec<u8>]) -> (Case, Vec<u32>) {
     for _ in 0..[1, 2, 4][source.weighted(&[6, 2, 1])] {
         mutate(&mut source, &mut wasm);
     }
-    let (passes, mut options) = pipeline::choose(&mut source);
+    let (passes, mut options) = pipeline::choose(&mut source, true);
     let fd_write = "wasi_snapshot_preview1.fd_write";
     options.extend(pipeline::all_features());
     options.push(format!("--pass-arg=fork-instrument-entry@kernel.kernel_fork,{fd_write}"));

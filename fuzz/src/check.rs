@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use fork_host::replay::{End, Entry, Limit, NO_LARGER_BUFFER, OnAbort, Outcome, Replay, Schedule, Value};
 
 use crate::buffers;
-use crate::generate::Source;
+use crate::generate::{Exceptions, Source};
 use crate::oracle;
 use crate::prepare::validate;
 use crate::tool::{Ran, Tool};
@@ -35,6 +35,10 @@ pub struct Case {
     pub separate: bool,
     /// Nothing is compared: forks are rewound from corrupted buffers ([`buffers`]).
     pub corrupts: bool,
+    /// Exceptions may be caught by reference.
+    pub by_reference: bool,
+    /// Exceptions are in the legacy encoding. What is run was translated by Binaryen: wasmtime knows the modern one alone.
+    pub legacy: bool,
 }
 
 /// What a check found.
@@ -94,9 +98,18 @@ impl Case {
         tool.run(&self.wasm, &args)
     }
 
-    /// Whether something reorders traps.
+    /// How exceptions are written.
+    pub fn exceptions(&self) -> Exceptions {
+        match (self.by_reference, self.legacy) {
+            (_, true) => Exceptions::Legacy,
+            (true, _) => Exceptions::ByReference,
+            _ => Exceptions::Modern,
+        }
+    }
+
+    /// Whether something may reorder traps.
     fn optimizes(&self) -> bool {
-        self.passes.iter().any(|pass| pass.starts_with("-O"))
+        self.passes.len() > 1
     }
 
     /// Instruments, and compares or corrupts.
@@ -119,28 +132,80 @@ impl Case {
             // Binaryen's reader lets some invalid modules through.
             Some(_) if validate(&self.wasm).is_err() => return Ok(Verdict::Refused("invalid before and after".into())),
             Some(error) => format!("invalid output: {error:#}"),
-            None if self.corrupts => return buffers::rewind_corrupted(self, &wasm, second.as_deref()),
-            None => match self.compare(&wasm, second.as_deref())? {
-                Ok(counts) => return Ok(Verdict::Same(counts)),
-                Err(problem) => problem,
-            },
-        };
-        // Without our pass it may be as wrong.
-        if self.passes.iter().filter(|pass| pass.starts_with('-')).count() > 1 {
-            match tool.run(&self.wasm, &self.args(false))? {
-                Ran::Done(twin) => {
-                    let wrong = match validate(&twin) {
-                        Ok(()) => self.compare_plainly(&twin)?,
-                        Err(error) => Some(error.to_string()),
-                    };
-                    if let Some(wrong) = wrong {
-                        return Ok(Verdict::Binaryen(wrong));
-                    }
+            None => {
+                let Ok(original) = self.modern(tool, self.wasm.clone()) else {
+                    return Ok(Verdict::Refused("Binaryen does not translate the original".into()));
+                };
+                let original = Case { wasm: original, ..self.clone() };
+                let wasm = self.modern(tool, wasm)?;
+                let second = second.map(|second| self.modern(tool, second)).transpose()?;
+                if self.corrupts {
+                    return buffers::rewind_corrupted(self, &wasm, second.as_deref());
                 }
-                Ran::Refused(said) | Ran::Broken(said) => return Ok(Verdict::Binaryen(said)),
+                match original.compare(&wasm, second.as_deref())? {
+                    Ok(counts) => return Ok(Verdict::Same(counts)),
+                    Err(problem) => match self.wrong_without_ours(tool, &original, &wasm, second.as_deref())? {
+                        Some(wrong) => return Ok(Verdict::Binaryen(wrong)),
+                        None => return Ok(Verdict::Finding(problem)),
+                    },
+                }
             }
+        };
+        // Without our pass it may be as invalid.
+        Ok(match tool.run(&self.wasm, &self.args(false))? {
+            Ran::Done(twin) => match validate(&twin) {
+                Ok(()) => Verdict::Finding(problem),
+                Err(error) => Verdict::Binaryen(error.to_string()),
+            },
+            Ran::Refused(said) | Ran::Broken(said) => Verdict::Binaryen(said),
+        })
+    }
+
+    /// What the other passes of the pipeline do to the program: they change it, or it is they, and not ours, that make a
+    /// difference in the runs.
+    fn wrong_without_ours(
+        &self,
+        tool: &Tool,
+        original: &Case,
+        wasm: &[u8],
+        second: Option<&[u8]>,
+    ) -> Result<Option<String>> {
+        if self.passes.len() < 2 {
+            return Ok(None);
         }
-        Ok(Verdict::Finding(problem))
+        match tool.run(&self.wasm, &self.args(false))? {
+            Ran::Done(twin) => {
+                let wrong = match validate(&twin) {
+                    Ok(()) => original.compare_plainly(&self.modern(tool, twin)?)?,
+                    Err(error) => Some(error.to_string()),
+                };
+                if wrong.is_some() {
+                    return Ok(wrong);
+                }
+            }
+            Ran::Refused(said) | Ran::Broken(said) => return Ok(Some(said)),
+        }
+        // With other answers of the host, or where NaNs are folded, the passes in front may make another program.
+        let ours = self.passes.iter().position(|pass| pass.contains("fork-instrument")).unwrap_or(0);
+        let front = Case { passes: self.passes[..ours].to_vec(), ..self.clone() };
+        let Ran::Done(before) = tool.run(&self.wasm, &front.args(false))? else { return Ok(None) };
+        let before = Case { wasm: self.modern(tool, before)?, ..self.clone() };
+        let same = before.compare(wasm, second)?.is_ok();
+        Ok(same.then(|| "the passes in front make another program".to_owned()))
+    }
+
+    /// A module as wasmtime takes it.
+    fn modern(&self, tool: &Tool, wasm: Vec<u8>) -> Result<Vec<u8>> {
+        if !self.legacy {
+            return Ok(wasm);
+        }
+        let features = self.options.iter().filter(|option| option.starts_with("--enable")).cloned();
+        // Bodies with dead code in them can come out invalid.
+        let passes = ["--dce", "--translate-to-exnref"].map(str::to_owned);
+        match tool.run(&wasm, &features.chain(passes).collect::<Vec<_>>())? {
+            Ran::Done(wasm) => Ok(wasm),
+            Ran::Refused(said) | Ran::Broken(said) => bail!("the translation of exceptions: {said}"),
+        }
     }
 
     fn replay<'a>(&'a self, wasm: &'a [u8], root: &(String, Vec<Value>)) -> Replay<'a> {

@@ -66,13 +66,15 @@ pub fn load(folder: &Path) -> Result<(Case, Vec<u32>)> {
     Ok((case, choices))
 }
 
-fn flags(case: &mut Case) -> [(&'static str, &mut bool); 5] {
+fn flags(case: &mut Case) -> [(&'static str, &mut bool); 7] {
     [
         ("plain imports", &mut case.plain_imports),
         ("forks can fail", &mut case.forks_can_fail),
         ("same instance", &mut case.same_instance),
         ("separate", &mut case.separate),
         ("corrupts", &mut case.corrupts),
+        ("by reference", &mut case.by_reference),
+        ("legacy", &mut case.legacy),
     ]
 }
 

@@ -22,18 +22,28 @@ pub mod ttf;
 
 use check::Case;
 use fork_host::replay::Value;
-use generate::{Limits, Program, Source};
+use generate::{Exceptions, Limits, Program, Source};
 
 /// The case of a seed: a generated program, a pipeline, and runs.
 pub fn generated_case(seed: u64, limits: Limits) -> (Case, Vec<u32>) {
     let program = generate::generate(Source::from_seed(seed), limits);
     let mut source = Source::from_seed(seed ^ 0x9e37_79b9_7f4a_7c15);
-    let (passes, mut options) = pipeline::choose(&mut source);
+    let (passes, mut options) = pipeline::choose(&mut source, !program.features.exceptions);
     options.extend(pipeline::feature_options(&mut source, program.features));
     let roots = vec![("run".to_owned(), Vec::<Value>::new())];
     let separate = source.one_in(4);
-    let case =
-        Case { wasm: program.wasm, passes, options, roots, seed, plain_imports: true, separate, ..Case::default() };
+    let case = Case {
+        wasm: program.wasm,
+        passes,
+        options,
+        roots,
+        seed,
+        plain_imports: true,
+        separate,
+        by_reference: limits.exceptions == Exceptions::ByReference,
+        legacy: limits.exceptions == Exceptions::Legacy,
+        ..Case::default()
+    };
     (case, program.choices)
 }
 

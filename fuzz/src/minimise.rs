@@ -154,8 +154,9 @@ impl Reencode for Stub {
 
 /// Leaves out runs of choices, then makes single ones simple.
 fn shrink_choices(case: &mut Case, choices: &mut Vec<u32>, tool: &Tool, problem: &mut String, kind: &str) {
+    let limits = Limits { exceptions: case.exceptions(), ..Limits::default() };
     let mut attempt = |smaller: Vec<u32>, case: &mut Case, choices: &mut Vec<u32>| -> bool {
-        let program = generate(Source::from_choices(&smaller), Limits { exnref: true, ..Limits::default() });
+        let program = generate(Source::from_choices(&smaller), limits);
         let less = (program.wasm.len(), program.choices.len()) < (case.wasm.len(), choices.len())
             || (program.wasm.len() <= case.wasm.len() && program.choices < *choices);
         if !less {

@@ -1,14 +1,118 @@
 //! Which passes run around ours, and with which options.
+//!
+//! Half of the pipelines have whole optimisation levels around ours, the other half short sequences of single passes, which
+//! make shapes that neither compilers nor whole levels leave. Traps may be reordered and bits of NaNs may change by what
+//! is not ours: `check` compares traps as one kind then, and has a look at the pipeline without our pass, and at what the
+//! passes in front make, before it calls something a finding.
 
 use crate::generate::{Features, Source};
 
-/// Passes and options of a seed.
-pub fn choose(source: &mut Source) -> (Vec<String>, Vec<String>) {
-    let before: &[&[&str]] = &[&[], &["-O2"], &["-Oz"], &["-O1"]];
-    let after: &[&[&str]] = &[&[], &["-O2"], &["-Oz"], &["--flatten", "-O3"], &["-O3"]];
-    let before = before[source.weighted(&[5, 3, 1, 1])];
-    let after = after[source.weighted(&[6, 3, 2, 1, 1])];
-    let passes = before.iter().chain(&["--fork-instrument"]).chain(after).map(|pass| (*pass).to_owned());
+/// Passes that are run one after the other, and how often.
+struct Step {
+    passes: &'static [&'static str],
+    weight: u32,
+    needs: Needs,
+}
+
+/// Which modules passes take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    /// Neither exceptions nor garbage collection.
+    Flat,
+}
+
+const fn step(weight: u32, passes: &'static [&'static str]) -> Step {
+    Step { passes, weight, needs: Needs::Nothing }
+}
+
+const fn flat(weight: u32, passes: &'static [&'static str]) -> Step {
+    Step { passes, weight, needs: Needs::Flat }
+}
+
+/// Before or after ours. Left out: what needs a closed world or another feature, what changes imports or exports, and what
+/// makes other programs.
+const STEPS: [Step; 60] = [
+    step(6, &["--coalesce-locals"]),
+    step(3, &["--coalesce-locals-learning"]),
+    step(4, &["--merge-locals"]),
+    step(5, &["--simplify-locals"]),
+    step(2, &["--simplify-locals-nonesting"]),
+    step(2, &["--simplify-locals-nostructure"]),
+    step(2, &["--simplify-locals-notee"]),
+    step(2, &["--simplify-locals-notee-nostructure"]),
+    step(3, &["--ssa"]),
+    step(3, &["--ssa-nomerge"]),
+    step(4, &["--local-cse"]),
+    step(4, &["--code-folding"]),
+    step(4, &["--code-pushing"]),
+    step(4, &["--rse"]),
+    step(4, &["--licm"]),
+    step(3, &["--reorder-locals"]),
+    step(3, &["--tuple-optimization"]),
+    step(2, &["--inlining"]),
+    step(3, &["--inlining-optimizing"]),
+    step(2, &["--dae"]),
+    step(3, &["--dae-optimizing"]),
+    step(1, &["--dae2"]),
+    step(4, &["--merge-blocks"]),
+    step(4, &["--remove-unused-brs"]),
+    step(2, &["--remove-unused-names"]),
+    step(1, &["--dealign"]),
+    step(1, &["--signext-lowering"]),
+    step(1, &["--pick-load-signs"]),
+    step(5, &["--optimize-instructions"]),
+    step(2, &["--precompute"]),
+    step(4, &["--precompute-propagate"]),
+    step(2, &["--avoid-reinterprets"]),
+    step(2, &["--const-hoisting"]),
+    step(1, &["--heap2local"]),
+    step(1, &["--heap-store-optimization"]),
+    step(1, &["--optimize-casts"]),
+    step(1, &["--local-subtyping"]),
+    step(1, &["--type-ssa"]),
+    step(2, &["--gufa"]),
+    step(1, &["--gufa-optimizing"]),
+    step(1, &["--global-refining"]),
+    step(2, &["--simplify-globals"]),
+    step(1, &["--simplify-globals-optimizing"]),
+    step(1, &["--propagate-globals-globally"]),
+    step(1, &["--reorder-globals"]),
+    step(1, &["--reorder-functions"]),
+    step(1, &["--duplicate-function-elimination"]),
+    step(2, &["--merge-similar-functions"]),
+    step(1, &["--monomorphize-always"]),
+    step(2, &["--directize"]),
+    step(1, &["--once-reduction"]),
+    step(2, &["--generate-global-effects"]),
+    step(1, &["--remove-unused-module-elements"]),
+    step(3, &["--vacuum"]),
+    step(1, &["--dce"]),
+    step(2, &["--untee"]),
+    step(1, &["--roundtrip"]),
+    flat(5, &["--flatten"]),
+    flat(4, &["--flatten", "--rereloop"]),
+    flat(3, &["--flatten", "--dfo"]),
+];
+
+const OURS: &str = "--fork-instrument";
+
+/// Passes and options of a seed. `flattens` is for modules without exceptions and garbage collection.
+pub fn choose(source: &mut Source, flattens: bool) -> (Vec<String>, Vec<String>) {
+    let mut passes = Vec::new();
+    if source.one_in(2) {
+        steps(source, flattens, 5, &mut passes);
+        passes.push(OURS);
+        if source.one_in(2) {
+            steps(source, flattens, 4, &mut passes);
+        }
+    } else {
+        let before: &[&[&str]] = &[&[], &["-O2"], &["-Oz"], &["-O1"]];
+        let after: &[&[&str]] = &[&[], &["-O2"], &["-Oz"], &["--flatten", "-O3"], &["-O3"]];
+        passes.extend(before[source.weighted(&[5, 3, 1, 1])]);
+        passes.push(OURS);
+        passes.extend(after[source.weighted(&[6, 3, 2, if flattens { 1 } else { 0 }, 1])]);
+    }
     let mut options = Vec::new();
     if source.one_in(4) {
         options.push("--pass-arg=fork-instrument-asserts".to_owned());
@@ -16,7 +120,15 @@ pub fn choose(source: &mut Source) -> (Vec<String>, Vec<String>) {
     if let Some(replay) = [None, Some("none"), Some("scalar"), Some("effects")][source.weighted(&[4, 2, 2, 1])] {
         options.push(format!("--pass-arg=fork-instrument-replay@{replay}"));
     }
-    (passes.collect(), options)
+    (passes.into_iter().map(str::to_owned).collect(), options)
+}
+
+/// Appends up to `most` steps.
+fn steps(source: &mut Source, flattens: bool, most: u32, passes: &mut Vec<&'static str>) {
+    let weights = STEPS.each_ref().map(|step| if flattens || step.needs == Needs::Nothing { step.weight } else { 0 });
+    for _ in 0..source.range(1, most) {
+        passes.extend(STEPS[source.weighted(&weights)].passes);
+    }
 }
 
 /// Lets references that are live across forks be kept in tables, which the harness does not take to a fresh instance.
@@ -90,4 +202,22 @@ pub fn all_features() -> Vec<String> {
     ];
     options.extend(enable(&names.map(|name| (true, name))));
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_told_apart_and_ours_is_always_there_once() {
+        let mut names: Vec<_> = STEPS.iter().map(|step| step.passes).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), STEPS.len());
+        for seed in 0..200 {
+            let (passes, _) = choose(&mut Source::from_seed(seed), seed % 2 == 0);
+            assert_eq!(passes.iter().filter(|pass| *pass == OURS).count(), 1, "{passes:?}");
+            assert!(seed % 2 == 0 || !passes.iter().any(|pass| pass == "--flatten"), "{passes:?}");
+        }
+    }
 }

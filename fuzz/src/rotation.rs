@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::campaign::{Campaign, Summary};
-use crate::generate::Limits;
+use crate::generate::{Exceptions, Limits};
 use crate::{buffers, bytes, generated_case, smith, ttf};
 
 /// What the cases are made of.
@@ -17,6 +17,8 @@ pub enum Kind {
     Generated,
     /// The same, where exceptions are also caught by reference.
     GeneratedExnref,
+    /// The same with exceptions in the legacy encoding.
+    GeneratedLegacy,
     /// Modules of wasm-smith.
     Smith,
     /// Modules of Binaryen's generator.
@@ -29,14 +31,22 @@ pub enum Kind {
 
 impl Kind {
     /// In the order in which they take turns.
-    pub const ALL: [Kind; 6] =
-        [Kind::Generated, Kind::Smith, Kind::Ttf, Kind::Bytes, Kind::Buffers, Kind::GeneratedExnref];
+    pub const ALL: [Kind; 7] = [
+        Kind::Generated,
+        Kind::Smith,
+        Kind::GeneratedLegacy,
+        Kind::Ttf,
+        Kind::Bytes,
+        Kind::Buffers,
+        Kind::GeneratedExnref,
+    ];
 
     /// Of its findings: their names begin with it.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Generated => "generated",
             Kind::GeneratedExnref => "generated-exnref",
+            Kind::GeneratedLegacy => "generated-legacy",
             Kind::Smith => "smith",
             Kind::Ttf => "ttf",
             Kind::Bytes => "bytes",
@@ -44,11 +54,21 @@ impl Kind {
         }
     }
 
+    /// Of generated programs.
+    pub fn limits(self) -> Limits {
+        let exceptions = match self {
+            Kind::GeneratedExnref => Exceptions::ByReference,
+            Kind::GeneratedLegacy => Exceptions::Legacy,
+            _ => Exceptions::Modern,
+        };
+        Limits { exceptions, ..Limits::default() }
+    }
+
     /// Checks the cases of some seeds. `modules` are those whose bytes are mutated.
     pub fn run(self, campaign: &Campaign, modules: &[Vec<u8>], seeds: Range<u64>) -> Result<Summary> {
-        let limits = Limits { exnref: self == Kind::GeneratedExnref, ..Limits::default() };
+        let limits = self.limits();
         campaign.run(self.name(), seeds, |seed, tool| match self {
-            Kind::Generated | Kind::GeneratedExnref => Ok(Some(generated_case(seed, limits))),
+            Kind::Generated | Kind::GeneratedExnref | Kind::GeneratedLegacy => Ok(Some(generated_case(seed, limits))),
             Kind::Smith => smith::case(seed),
             Kind::Ttf => ttf::case(seed, tool),
             Kind::Bytes => Ok(Some(bytes::case(seed, modules))),

@@ -14,6 +14,7 @@ use crate::prepare::{prepare, validate};
 pub fn case(seed: u64) -> Result<Made> {
     let mut source = Source::from_seed(seed);
     let config = config(&mut source);
+    let flattens = !config.exceptions_enabled && !config.gc_enabled;
     let bytes: Vec<u8> = (0..source.range(200, 1500)).flat_map(|_| source.bits().to_le_bytes()).collect();
     let Ok(mut module) = wasm_smith::Module::new(config, &mut Unstructured::new(&bytes)) else { return Ok(None) };
     if module.ensure_termination(200).is_err() {
@@ -24,7 +25,7 @@ pub fn case(seed: u64) -> Result<Made> {
     if prepared.roots.is_empty() || validate(&prepared.wasm).is_err() {
         return Ok(None);
     }
-    let (passes, mut options) = pipeline::choose(&mut source);
+    let (passes, mut options) = pipeline::choose(&mut source, flattens);
     options.extend(pipeline::all_features());
     let separate = source.one_in(4);
     Ok(Some((prepared.case(&mut source, passes, options, seed, separate), Vec::new())))

@@ -16,7 +16,8 @@ use crate::tool::{Ran, Tool};
 pub fn case(seed: u64, tool: &Tool) -> Result<Made> {
     let mut source = Source::from_seed(seed);
     let bytes: Vec<u8> = (0..source.range(50, 800)).flat_map(|_| source.bits().to_le_bytes()).collect();
-    let features = if source.one_in(2) { pipeline::all_features() } else { pipeline::numeric_features() };
+    let numeric = !source.one_in(2);
+    let features = if numeric { pipeline::numeric_features() } else { pipeline::all_features() };
     let mut args = features.clone();
     args.extend(
         ["-ttf", "--fuzz-preserve-imports-exports", "--no-fuzz-oob", "--translate-to-exnref"].map(str::to_owned),
@@ -28,7 +29,7 @@ pub fn case(seed: u64, tool: &Tool) -> Result<Made> {
     if prepared.roots.is_empty() || validate(&prepared.wasm).is_err() {
         return Ok(None);
     }
-    let (passes, mut options) = pipeline::choose(&mut source);
+    let (passes, mut options) = pipeline::choose(&mut source, numeric);
     options.extend(features);
     let separate = source.one_in(4);
     Ok(Some((prepared.case(&mut source, passes, options, seed, separate), Vec::new())))

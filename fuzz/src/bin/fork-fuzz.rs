@@ -9,7 +9,6 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use fork_fuzz::campaign::Campaign;
 use fork_fuzz::check::{Case, Verdict};
-use fork_fuzz::generate::Limits;
 use fork_fuzz::rotation::{self, Kind};
 use fork_fuzz::tool::Tool;
 use fork_fuzz::{bytes, finding, generated_case, minimise};
@@ -57,16 +56,15 @@ enum Command {
     Generate {
         #[command(flatten)]
         seeds: Seeds,
-        /// Exceptions are caught by reference, too.
-        #[arg(long)]
-        exnref: bool,
+        #[command(flatten)]
+        style: Style,
     },
     /// One program of our generator, and what it is compared with.
     One {
         #[arg(long)]
         seed: u64,
-        #[arg(long)]
-        exnref: bool,
+        #[command(flatten)]
+        style: Style,
         /// Writes the program here, in text form.
         #[arg(long)]
         print: bool,
@@ -105,6 +103,27 @@ enum Command {
         #[arg(long, default_value_t = 2000)]
         attempts: u32,
     },
+}
+
+/// How exceptions are written.
+#[derive(Args)]
+struct Style {
+    /// Exceptions are caught by reference, too.
+    #[arg(long, conflicts_with = "legacy")]
+    exnref: bool,
+    /// Exceptions in the legacy encoding.
+    #[arg(long)]
+    legacy: bool,
+}
+
+impl Style {
+    fn kind(&self) -> Kind {
+        match (self.exnref, self.legacy) {
+            (true, _) => Kind::GeneratedExnref,
+            (_, true) => Kind::GeneratedLegacy,
+            _ => Kind::Generated,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -148,14 +167,13 @@ fn main() -> Result<ExitCode> {
             let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
             return all(&campaign, minutes.unwrap_or(DEFAULT_TIME), seed.unwrap_or_else(now), modules);
         }
-        Command::Generate { seeds, exnref: false } => Kind::Generated.run(&campaign, &[], seeds.seeds)?,
-        Command::Generate { seeds, exnref: true } => Kind::GeneratedExnref.run(&campaign, &[], seeds.seeds)?,
+        Command::Generate { seeds, style } => style.kind().run(&campaign, &[], seeds.seeds)?,
         Command::Smith { seeds } => Kind::Smith.run(&campaign, &[], seeds.seeds)?,
         Command::Ttf { seeds } => Kind::Ttf.run(&campaign, &[], seeds.seeds)?,
         Command::Bytes { folder, seeds } => Kind::Bytes.run(&campaign, &bytes::modules(&folder)?, seeds.seeds)?,
         Command::Buffers { seeds } => Kind::Buffers.run(&campaign, &[], seeds.seeds)?,
-        Command::One { seed, exnref, print } => {
-            let (mut case, _) = generated_case(seed, Limits { exnref, ..Limits::default() });
+        Command::One { seed, style, print } => {
+            let (mut case, _) = generated_case(seed, style.kind().limits());
             case.options.extend(shared.options);
             if print {
                 println!("{}", wasmprinter::print_bytes(&case.wasm)?);

@@ -26,6 +26,32 @@ impl Body {
     }
 }
 
+/// What a label is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// A block, a loop, an arm.
+    Block,
+    /// A block that only exceptions leave: no branch goes there.
+    Handler,
+    /// The body of a legacy `try`: a `delegate` can go there.
+    TryBody,
+    /// A catch body of a legacy `try`: its exception can be thrown again.
+    CatchBody,
+}
+
+/// A label, and what branches to it carry.
+#[derive(Clone, Debug)]
+pub struct Label {
+    pub carries: Vec<Ty>,
+    pub scope: Scope,
+}
+
+impl Label {
+    pub fn block(carries: &[Ty]) -> Self {
+        Self { carries: carries.to_vec(), scope: Scope::Block }
+    }
+}
+
 /// Writes one function.
 pub struct Writer<'a> {
     pub source: &'a mut Source,
@@ -35,8 +61,10 @@ pub struct Writer<'a> {
     pub locals: Vec<Ty>,
     /// A local that holds an exception.
     pub exception: Option<u32>,
-    /// What branches to the labels carry, the innermost last. The first is the function's own.
-    pub labels: Vec<Vec<Ty>>,
+    /// Labels, the innermost last. The first is the function's own.
+    pub labels: Vec<Label>,
+    /// Locals that are preferred, so that reads and writes meet.
+    pub favourites: Vec<u32>,
     /// How much more may be written, roughly.
     pub budget: i32,
     pub depth: u32,
@@ -48,20 +76,32 @@ pub struct Writer<'a> {
 pub fn function(source: &mut Source, plan: &Plan, function: usize, block_types: &mut Vec<BlockSignature>) -> Body {
     let signature = plan.signature(function);
     let mut locals = signature.params.clone();
-    locals.extend((0..source.below(9)).map(|_| any(source, plan.features)));
+    let wide = source.one_in(12);
+    let count = if wide { source.range(40, 70) } else { source.below(9) };
+    locals.extend((0..count).map(|_| any(source, plan.features)));
     let exception = plan.features.exnref.then_some(locals.len() as u32);
     let budget = source.range(plan.limits.size / 6, plan.limits.size) as i32;
-    let labels = vec![signature.results.clone()];
-    let mut writer =
-        Writer { source, plan, function, locals, exception, labels, budget, depth: 0, code: Vec::new(), block_types };
-    writer.body();
+    let mut writer = Writer {
+        source,
+        plan,
+        function,
+        locals,
+        exception,
+        labels: vec![Label::block(&signature.results)],
+        favourites: Vec::new(),
+        budget,
+        depth: 0,
+        code: Vec::new(),
+        block_types,
+    };
+    writer.body(wide);
     let mut declared = vals(&writer.locals[signature.params.len()..]);
     declared.extend(exception.map(|_| ValType::EXNREF));
     Body { locals: declared, code: writer.code }
 }
 
 impl Writer<'_> {
-    fn body(&mut self) {
+    fn body(&mut self, wide: bool) {
         if self.plan.functions[self.function].guarded {
             self.guard();
         }
@@ -72,11 +112,20 @@ impl Writer<'_> {
                 self.code.extend([value, I::LocalSet(local)]);
             }
         }
+        if self.plan.functions[self.function].throws {
+            self.fork_and_throw();
+        } else if self.source.one_in(2) {
+            // While there is fuel.
+            self.meeting();
+        }
+        if self.function == 0 && !self.plan.functions[0].guarded {
+            self.call_all();
+        }
         let fewest = if self.function == 0 { 8 } else { 2 };
         for _ in 0..fewest + self.source.below(10) {
             self.statement();
         }
-        if self.function == 0 || self.source.one_in(2) {
+        if self.function == 0 || wide || self.source.one_in(2) {
             self.log_locals();
         }
         if self.function == 0 {
@@ -133,8 +182,13 @@ impl Writer<'_> {
 
     /// Opens a block, writes what is in it, closes it.
     pub fn inside(&mut self, opener: Instruction<'static>, label: &[Ty], content: impl FnOnce(&mut Self)) {
+        self.inside_of(opener, Label::block(label), content);
+    }
+
+    /// The same, with any label.
+    pub fn inside_of(&mut self, opener: Instruction<'static>, label: Label, content: impl FnOnce(&mut Self)) {
         self.emit(opener);
-        self.labels.push(label.to_vec());
+        self.labels.push(label);
         self.depth += 1;
         content(self);
         self.depth -= 1;
@@ -144,8 +198,12 @@ impl Writer<'_> {
 
     /// A local of that type.
     pub fn local(&mut self, ty: Ty) -> Option<u32> {
-        let of_type: Vec<u32> =
-            (0..self.locals.len() as u32).filter(|local| self.locals[*local as usize] == ty).collect();
+        let is_of_type = |local: &u32| self.locals[*local as usize] == ty;
+        let preferred: Vec<u32> = self.favourites.iter().copied().filter(is_of_type).collect();
+        let of_type: Vec<u32> = (0..self.locals.len() as u32).filter(is_of_type).collect();
+        if !preferred.is_empty() && !self.source.one_in(3) {
+            return Some(self.source.pick(&preferred));
+        }
         if of_type.is_empty() { None } else { Some(self.source.pick(&of_type)) }
     }
 
@@ -160,15 +218,34 @@ impl Writer<'_> {
     /// Labels whose branches carry these types, as depths.
     pub fn labels_with(&self, types: &[Ty]) -> Vec<u32> {
         let depths = self.labels.iter().rev().enumerate();
-        depths.filter(|(_, label)| *label == types).map(|(depth, _)| depth as u32).collect()
+        let fits = |label: &Label| label.carries == types && label.scope != Scope::Handler;
+        depths.filter(|(_, label)| fits(label)).map(|(depth, _)| depth as u32).collect()
+    }
+
+    /// Labels of a scope, as depths.
+    pub fn labels_of(&self, scope: Scope) -> Vec<u32> {
+        let depths = self.labels.iter().rev().enumerate();
+        depths.filter(|(_, label)| label.scope == scope).map(|(depth, _)| depth as u32).collect()
+    }
+
+    /// Any label: its depth, and what branches to it carry if there can be some.
+    pub fn any_label(&mut self) -> (u32, Option<Vec<Ty>>) {
+        let depth = self.source.below(self.labels.len() as u32);
+        let label = &self.labels[self.labels.len() - 1 - depth as usize];
+        (depth, (label.scope != Scope::Handler).then(|| label.carries.clone()))
     }
 
     /// A defined function that may be called from here.
     pub fn callee(&mut self, fits: impl Fn(&Signature) -> bool) -> Option<usize> {
+        self.callee_that(|plan, callee| fits(plan.signature(callee)))
+    }
+
+    /// A defined function that may be called from here.
+    pub fn callee_that(&mut self, fits: impl Fn(&Plan, usize) -> bool) -> Option<usize> {
         let plan = self.plan;
         let caller_guarded = self.function == 0 || plan.functions[self.function].guarded;
         let may = |callee: &usize| plan.functions[*callee].guarded || (caller_guarded && *callee > 0);
-        let callees = (0..plan.functions.len()).filter(may).filter(|callee| fits(plan.signature(*callee)));
+        let callees = (0..plan.functions.len()).filter(may).filter(|callee| fits(plan, *callee));
         let callees: Vec<usize> = callees.collect();
         if callees.is_empty() { None } else { Some(self.source.pick(&callees)) }
     }
@@ -184,11 +261,13 @@ impl Writer<'_> {
         }
     }
 
+    pub fn log_local(&mut self, local: u32) {
+        self.emit(I::LocalGet(local));
+        self.log(self.locals[local as usize]);
+    }
+
     pub fn log_locals(&mut self) {
-        for local in 0..self.locals.len() {
-            self.emit(I::LocalGet(local as u32));
-            self.log(self.locals[local]);
-        }
+        (0..self.locals.len() as u32).for_each(|local| self.log_local(local));
     }
 
     fn log_globals(&mut self) {

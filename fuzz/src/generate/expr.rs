@@ -1,6 +1,6 @@
 //! Expressions: code that leaves one value.
 
-use wasm_encoder::{Catch, Instruction};
+use wasm_encoder::Instruction;
 
 use super::code::Writer;
 use super::numeric::{self, Ty};
@@ -9,7 +9,7 @@ use super::plan::{ENTRY, Signature, any, vals};
 use Instruction as I;
 
 /// Forms of expressions, with their weights; the first one is the simplest.
-const FORMS: [(Form, u32); 22] = [
+const FORMS: [(Form, u32); 23] = [
     (Form::Constant, 4),
     (Form::Local, 16),
     (Form::Global, 4),
@@ -32,10 +32,11 @@ const FORMS: [(Form, u32); 22] = [
     (Form::Truncation, 1),
     (Form::Try, 4),
     (Form::Exit, 1),
+    (Form::Arms, 4),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub enum Form {
     Constant,
     Local,
     Global,
@@ -61,6 +62,8 @@ enum Form {
     Try,
     /// A branch away, and perhaps code behind it.
     Exit,
+    /// One of two calls' values.
+    Arms,
 }
 
 impl Writer<'_> {
@@ -83,14 +86,14 @@ impl Writer<'_> {
         self.depth -= 1;
     }
 
-    fn leaf(&mut self, ty: Ty) {
+    pub fn leaf(&mut self, ty: Ty) {
         let local = if self.source.one_in(2) { self.local(ty) } else { None };
         let instruction = local.map_or_else(|| numeric::constant(self.source, ty), I::LocalGet);
         self.emit(instruction);
     }
 
     /// Writes an expression of that form if there can be one.
-    fn form(&mut self, form: Form, ty: Ty) -> bool {
+    pub fn form(&mut self, form: Form, ty: Ty) -> bool {
         let simd = self.plan.features.simd;
         match form {
             Form::Constant => self.emit_constant(ty),
@@ -191,7 +194,13 @@ impl Writer<'_> {
                 self.expr(from);
                 self.emit(instruction);
             }
-            Form::Try => return self.plan.features.exceptions && self.catching(ty),
+            Form::Try => {
+                if !self.plan.features.exceptions {
+                    return false;
+                }
+                self.catching(ty);
+            }
+            Form::Arms => self.arms(ty),
             Form::Exit => {
                 if !self.source.one_in(3) {
                     return false;
@@ -211,7 +220,7 @@ impl Writer<'_> {
     }
 
     /// Statements, then a value.
-    fn ending(&mut self, ty: Ty) {
+    pub fn ending(&mut self, ty: Ty) {
         self.some_statements(3);
         self.expr(ty);
     }
@@ -229,7 +238,7 @@ impl Writer<'_> {
     }
 
     /// A call of the fork import.
-    fn entry(&mut self, ty: Ty) {
+    pub fn entry(&mut self, ty: Ty) {
         let entry = self.plan.entry.clone();
         self.exprs(&entry.params);
         self.emit(I::Call(ENTRY));
@@ -241,7 +250,7 @@ impl Writer<'_> {
         let fits = |signature: &Signature| !exact || signature.results == [ty];
         let Some(callee) = self.callee(fits) else { return false };
         let signature = self.plan.signature(callee).clone();
-        self.exprs(&signature.params);
+        self.arguments(&signature.params);
         self.emit(I::Call(self.index(callee)));
         self.take(&signature.results, ty);
         true
@@ -268,7 +277,7 @@ impl Writer<'_> {
             signature = self.source.below(self.plan.signatures.len() as u32) as usize;
         }
         let params = self.plan.signatures[signature].params.clone();
-        self.exprs(&params);
+        self.arguments(&params);
         match self.source.weighted(&[12, 6, 1]) {
             0 => self.emit(I::I32Const(slot as i32)),
             1 => {
@@ -367,52 +376,5 @@ impl Writer<'_> {
         }
         self.keep(&results[1..]);
         true
-    }
-
-    /// `try_table` with one handler.
-    pub fn catching(&mut self, ty: Ty) -> bool {
-        let tag = self.source.below(self.plan.tags.len() as u32);
-        let all = self.source.one_in(3);
-        let by_reference = self.exception.is_some() && self.source.one_in(2);
-        let payload = if all { Vec::new() } else { self.plan.tags[tag as usize].clone() };
-        let mut carried = vals(&payload);
-        if by_reference {
-            carried.push(wasm_encoder::ValType::EXNREF);
-        }
-        let handler = self.block_type(&[], &carried);
-        // Nothing but the catch clause goes there.
-        let no_label = [Ty::V128; 9];
-        self.inside(I::Block(ty.block()), &[ty], |writer| {
-            writer.inside(I::Block(handler), &no_label, |writer| {
-                let catch = match (all, by_reference) {
-                    (false, false) => Catch::One { tag, label: 0 },
-                    (false, true) => Catch::OneRef { tag, label: 0 },
-                    (true, false) => Catch::All { label: 0 },
-                    (true, true) => Catch::AllRef { label: 0 },
-                };
-                let opener = I::TryTable(ty.block(), vec![catch].into());
-                writer.inside(opener, &[ty], |writer| writer.ending(ty));
-                writer.emit(I::Br(1));
-            });
-            writer.handler(&payload, by_reference);
-            writer.ending(ty);
-        });
-        true
-    }
-
-    fn handler(&mut self, payload: &[Ty], by_reference: bool) {
-        if let (true, Some(exception)) = (by_reference, self.exception) {
-            self.emit(I::LocalSet(exception));
-            self.keep(payload);
-            self.some_statements(2);
-            if self.source.one_in(3) {
-                self.expr(Ty::I32);
-                self.inside(I::If(wasm_encoder::BlockType::Empty), &[], |writer| {
-                    writer.code.extend([I::LocalGet(exception), I::ThrowRef]);
-                });
-            }
-        } else {
-            self.keep(payload);
-        }
     }
 }

@@ -6,13 +6,15 @@
 //! of every kind that are computed before a call and used after it; calls in conditions, arguments, loops and handlers;
 //! values that cross blocks, branches and statements.
 //!
-//! Stages: [`Source`] makes choices, [`Plan`](plan::Plan) lays out the module, `code` writes functions from statements and
-//! `expr`essions, [`generate`] puts the parts together.
+//! Stages: [`Source`] makes choices, [`Plan`](plan::Plan) lays out the module, `code` writes functions from statements,
+//! `expr`essions, `exceptions` and `scenes`, which are longer ones of a purpose; [`generate`] puts the parts together.
 
 mod code;
+mod exceptions;
 mod expr;
 mod numeric;
 mod plan;
+mod scenes;
 mod source;
 mod statement;
 
@@ -36,23 +38,38 @@ pub struct Features {
     pub exceptions: bool,
     /// Exceptions caught by reference; these need `exceptions`.
     pub exnref: bool,
+    /// Exceptions in the legacy encoding; these need `exceptions`.
+    pub legacy: bool,
     /// The module declares no memory of 32 bits but one of 64.
     pub memory64: bool,
 }
 
 impl Features {
-    fn choose(source: &mut Source, exnref: bool) -> Self {
-        let exceptions = source.one_in(3);
+    fn choose(source: &mut Source, style: Exceptions) -> Self {
+        let exceptions = if style == Exceptions::Modern { source.one_in(3) } else { !source.one_in(6) };
         Self {
             simd: source.one_in(4),
             // Handlers take several values.
             multivalue: source.one_in(2) || exceptions,
             tail_calls: source.one_in(3),
             exceptions,
-            exnref: exnref && exceptions && source.one_in(2),
+            exnref: exceptions && style == Exceptions::ByReference,
+            legacy: exceptions && style == Exceptions::Legacy,
             memory64: source.one_in(8),
         }
     }
+}
+
+/// How exceptions are written, if there are some.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Exceptions {
+    /// `try_table`, without references to them.
+    #[default]
+    Modern,
+    /// `try_table`, also with references to them.
+    ByReference,
+    /// `try`.
+    Legacy,
 }
 
 /// How large a program gets.
@@ -66,13 +83,12 @@ pub struct Limits {
     pub depth: u32,
     /// The most fuel.
     pub fuel: u32,
-    /// Catch exceptions by reference, too.
-    pub exnref: bool,
+    pub exceptions: Exceptions,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { functions: (3, 12), size: 260, depth: 6, fuel: 120, exnref: false }
+        Self { functions: (3, 12), size: 260, depth: 6, fuel: 120, exceptions: Exceptions::Modern }
     }
 }
 
@@ -87,7 +103,7 @@ pub struct Program {
 
 /// The program of a seed, or of other choices.
 pub fn generate(mut source: Source, limits: Limits) -> Program {
-    let features = Features::choose(&mut source, limits.exnref);
+    let features = Features::choose(&mut source, limits.exceptions);
     let plan = Plan::make(&mut source, features, limits);
     let mut block_types = Vec::new();
     let functions = 0..plan.functions.len();

@@ -26,6 +26,8 @@ pub struct Function {
     pub signature: usize,
     /// It spends fuel and returns at once if there is none: anything may call it. Others may call only such ones.
     pub guarded: bool,
+    /// It forks first, and then may throw.
+    pub throws: bool,
 }
 
 /// A mutable or constant global with a number.
@@ -70,6 +72,7 @@ impl Plan {
         let count = source.range(limits.functions.0, limits.functions.1);
         let mut functions = vec![];
         for number in 0..count {
+            let throws = features.exceptions && number > 0 && source.one_in(3);
             // Some share a signature, so that indirect calls have a choice.
             let shared = number > 1 && source.one_in(3);
             let signature = match shared {
@@ -80,13 +83,15 @@ impl Plan {
                     let params = if number == 0 { 0 } else { source.below(5) };
                     let most = if features.multivalue { 4 } else { 2 };
                     let params = (0..params).map(|_| any(source, features)).collect();
-                    let results = (0..source.below(most)).map(|_| any(source, features)).collect();
+                    // What calls return can meet if it is one value.
+                    let count = if throws && !source.one_in(4) { 1 } else { source.below(most) };
+                    let results = (0..count).map(|_| any(source, features)).collect();
                     signatures.push(Signature { params, results });
                     signatures.len() - 1
                 }
             };
-            functions
-                .push(Function { signature, guarded: if number == 0 { source.one_in(4) } else { !source.one_in(4) } });
+            let guarded = if number == 0 { source.one_in(4) } else { !source.one_in(4) };
+            functions.push(Function { signature, guarded, throws });
         }
         let globals = (0..source.range(1, 7)).map(|_| Global {
             ty: any(source, features),

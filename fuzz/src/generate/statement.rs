@@ -2,13 +2,13 @@
 
 use wasm_encoder::{BlockType, Instruction};
 
-use super::code::Writer;
+use super::code::{Label, Scope, Writer};
 use super::numeric::{self, Ty};
 use super::plan::{ENTRY, any};
 
 use Instruction as I;
 
-const FORMS: [(Form, u32); 19] = [
+const FORMS: [(Form, u32); 24] = [
     (Form::Nop, 1),
     (Form::Set, 12),
     (Form::SetGlobal, 4),
@@ -28,6 +28,11 @@ const FORMS: [(Form, u32); 19] = [
     (Form::Switch, 3),
     (Form::ExitIf, 4),
     (Form::Exit, 1),
+    (Form::Meeting, 9),
+    (Form::Row, 6),
+    (Form::Carrying, 4),
+    (Form::TailInLoop, 3),
+    (Form::Mix, 2),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,7 +57,30 @@ enum Form {
     Switch,
     ExitIf,
     Exit,
+    /// Calls that go on alike.
+    Meeting,
+    /// Values wait for each other, and locals change in between.
+    Row,
+    /// Branches carry values that waited for calls.
+    Carrying,
+    /// A loop that a tail call may leave.
+    TailInLoop,
+    /// Locals are computed from others.
+    Mix,
 }
+
+/// Forms with statements in them.
+const NESTS: [Form; 9] = [
+    Form::Block,
+    Form::Loop,
+    Form::If,
+    Form::IfElse,
+    Form::Switch,
+    Form::ExitIf,
+    Form::Meeting,
+    Form::Carrying,
+    Form::TailInLoop,
+];
 
 impl Writer<'_> {
     /// A few statements, or none.
@@ -68,8 +96,7 @@ impl Writer<'_> {
             return;
         }
         let form = FORMS[self.source.weighted(&FORMS.map(|(_, weight)| weight))].0;
-        let nests = matches!(form, Form::Block | Form::Loop | Form::If | Form::IfElse | Form::Switch | Form::ExitIf);
-        if nests && self.depth >= self.plan.limits.depth {
+        if NESTS.contains(&form) && self.depth >= self.plan.limits.depth {
             return;
         }
         let features = self.plan.features;
@@ -82,7 +109,7 @@ impl Writer<'_> {
             Form::LogLocals => self.log_locals(),
             Form::Entry => {
                 let entry = self.plan.entry.clone();
-                self.exprs(&entry.params);
+                self.arguments(&entry.params);
                 self.emit(I::Call(ENTRY));
                 self.keep(&entry.results);
             }
@@ -123,6 +150,11 @@ impl Writer<'_> {
                     self.exit();
                 }
             }
+            Form::Meeting => self.meeting(),
+            Form::Row => self.row(),
+            Form::Carrying => self.carrying(),
+            Form::TailInLoop => self.tail_in_loop(),
+            Form::Mix => self.mix(),
         }
     }
 
@@ -158,7 +190,7 @@ impl Writer<'_> {
     fn call_statement(&mut self) {
         let Some(callee) = self.callee(|_| true) else { return };
         let signature = self.plan.signature(callee).clone();
-        self.exprs(&signature.params);
+        self.arguments(&signature.params);
         self.emit(I::Call(self.index(callee)));
         self.keep(&signature.results);
     }
@@ -201,13 +233,9 @@ impl Writer<'_> {
     }
 
     fn branch_if(&mut self) {
-        let label = self.source.below(self.labels.len() as u32);
-        let types = self.labels[self.labels.len() - 1 - label as usize].clone();
-        if is_handler(&types) {
-            return;
-        }
-        self.exprs(&types);
-        self.expr(Ty::I32);
+        let (label, Some(types)) = self.any_label() else { return };
+        self.operands(&types);
+        self.operand(Ty::I32);
         self.emit(I::BrIf(label));
         self.keep(&types);
     }
@@ -217,7 +245,7 @@ impl Writer<'_> {
         let cases = self.source.range(1, 4);
         for _ in 0..cases {
             self.emit(I::Block(BlockType::Empty));
-            self.labels.push(Vec::new());
+            self.labels.push(Label::block(&[]));
         }
         self.depth += 1;
         self.some_statements(1);
@@ -254,10 +282,12 @@ impl Writer<'_> {
                 self.emit(I::BrTable(listed.into(), default));
             }
             3 if self.plan.features.exceptions => {
-                let tag = self.source.below(self.plan.tags.len() as u32);
-                let payload = self.plan.tags[tag as usize].clone();
-                self.exprs(&payload);
-                self.emit(I::Throw(tag));
+                let caught = self.labels_of(Scope::CatchBody);
+                if caught.is_empty() || self.source.one_in(3) {
+                    return self.throw();
+                }
+                let label = self.source.pick(&caught);
+                self.emit(I::Rethrow(label));
             }
             4 if self.plan.features.tail_calls => self.tail_call(),
             5 if self.source.one_in(4) => self.emit(I::Unreachable),
@@ -266,22 +296,20 @@ impl Writer<'_> {
     }
 
     fn branch(&mut self) {
-        let label = self.source.below(self.labels.len() as u32);
-        let types = self.labels[self.labels.len() - 1 - label as usize].clone();
-        if is_handler(&types) {
+        let (label, Some(types)) = self.any_label() else {
             let results = self.results();
             self.exprs(&results);
             return self.emit(I::Return);
-        }
+        };
         self.exprs(&types);
         self.emit(I::Br(label));
     }
 
-    fn tail_call(&mut self) {
+    pub fn tail_call(&mut self) {
         let results = self.results();
         if self.plan.entry.results == results && self.source.one_in(4) {
             let entry = self.plan.entry.clone();
-            self.exprs(&entry.params);
+            self.operands(&entry.params);
             return self.emit(I::ReturnCall(ENTRY));
         }
         let slots: Vec<u32> = (0..self.plan.table.len() as u32)
@@ -294,7 +322,7 @@ impl Writer<'_> {
             let slot = self.source.pick(&slots);
             let function = self.plan.table[slot as usize].unwrap_or_default();
             let params = self.plan.signature(function).params.clone();
-            self.exprs(&params);
+            self.operands(&params);
             self.emit(I::I32Const(slot as i32));
             let type_index = self.plan.functions[function].signature as u32;
             return self.emit(I::ReturnCallIndirect { type_index, table_index: 0 });
@@ -302,15 +330,10 @@ impl Writer<'_> {
         match self.callee(|signature| signature.results == results) {
             Some(callee) => {
                 let params = self.plan.signature(callee).params.clone();
-                self.exprs(&params);
+                self.operands(&params);
                 self.emit(I::ReturnCall(self.index(callee)));
             }
             None => self.branch(),
         }
     }
-}
-
-/// Whether only exceptions go to a label with these types.
-fn is_handler(types: &[Ty]) -> bool {
-    types.len() == 9
 }
