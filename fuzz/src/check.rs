@@ -9,7 +9,7 @@ use crate::buffers;
 use crate::generate::{Exceptions, Source};
 use crate::oracle;
 use crate::prepare::validate;
-use crate::tool::{Ran, Tool};
+use crate::tool::{Ran, SLOW, Tool};
 
 /// What is to be checked.
 #[derive(Clone, Debug, Default)]
@@ -118,6 +118,10 @@ impl Case {
             Ran::Done(wasm) => wasm,
             // What the validator finds may be our doing.
             Ran::Refused(said) if !said.contains("wasm-validator error") => return Ok(Verdict::Refused(said)),
+            // What comes after ours can take long for code of that size.
+            Ran::Broken(said) if said.starts_with(SLOW) && self.is_quick_up_to_ours(tool)? => {
+                return Ok(Verdict::Binaryen(said));
+            }
             Ran::Refused(said) | Ran::Broken(said) => {
                 return Ok(match tool.run(&self.wasm, &self.args(false))? {
                     Ran::Broken(also) => Verdict::Binaryen(also),
@@ -161,6 +165,18 @@ impl Case {
         })
     }
 
+    /// Where our pass is.
+    fn ours(&self) -> usize {
+        self.passes.iter().position(|pass| pass.contains("fork-instrument")).unwrap_or(0)
+    }
+
+    fn is_quick_up_to_ours(&self, tool: &Tool) -> Result<bool> {
+        let ours = self.ours() + 1;
+        let more = ours < self.passes.len();
+        let front = Case { passes: self.passes[..ours.min(self.passes.len())].to_vec(), ..self.clone() };
+        Ok(more && matches!(front.instrument(tool)?, Ran::Done(_)))
+    }
+
     /// What the other passes of the pipeline do to the program: they change it, or it is they, and not ours, that make a
     /// difference in the runs.
     fn wrong_without_ours(
@@ -186,8 +202,7 @@ impl Case {
             Ran::Refused(said) | Ran::Broken(said) => return Ok(Some(said)),
         }
         // With other answers of the host, or where NaNs are folded, the passes in front may make another program.
-        let ours = self.passes.iter().position(|pass| pass.contains("fork-instrument")).unwrap_or(0);
-        let front = Case { passes: self.passes[..ours].to_vec(), ..self.clone() };
+        let front = Case { passes: self.passes[..self.ours()].to_vec(), ..self.clone() };
         let Ran::Done(before) = tool.run(&self.wasm, &front.args(false))? else { return Ok(None) };
         let before = Case { wasm: self.modern(tool, before)?, ..self.clone() };
         let same = before.compare(wasm, second)?.is_ok();

@@ -81,7 +81,7 @@ const STEPS: [Step; 60] = [
     step(1, &["--reorder-functions"]),
     step(1, &["--duplicate-function-elimination"]),
     step(2, &["--merge-similar-functions"]),
-    step(1, &["--monomorphize-always"]),
+    step(1, &["--monomorphize"]),
     step(2, &["--directize"]),
     step(1, &["--once-reduction"]),
     step(2, &["--generate-global-effects"]),

@@ -29,6 +29,9 @@ pub enum Ran {
     Broken(String),
 }
 
+/// How the message about a tool that does not end begins.
+pub const SLOW: &str = "slow";
+
 /// Texts that no message to a user has; the last is the verifier's.
 const NEVER: [&str; 7] = [
     "panicked",
@@ -117,7 +120,7 @@ impl Tool {
         let said = String::from_utf8_lossy(&fs::read(&said)?).trim().to_owned();
         let left = to.exists();
         let Some(status) = status else {
-            return Ok(Ran::Broken(format!("slow: killed after {:?}", self.timeout)));
+            return Ok(Ran::Broken(format!("{SLOW}: killed after {:?}", self.timeout)));
         };
         if let Some(signal) = status.signal() {
             return Ok(Ran::Broken(format!("killed by signal {signal}: {said}")));

@@ -5,7 +5,7 @@ use fork_fuzz::finding;
 use fork_fuzz::rotation::Kind;
 use fork_fuzz::tool::Tool;
 
-const PROGRAMS: u64 = 2000;
+const PROGRAMS: u64 = 1000;
 
 /// `fork-fuzz one` shows a seed again.
 fn check(kind: Kind, seeds: std::ops::Range<u64>) {
