@@ -32,7 +32,7 @@ const fn flat(weight: u32, passes: &'static [&'static str]) -> Step {
 
 /// Before or after ours. Left out: what needs a closed world or another feature, what changes imports or exports, and what
 /// makes other programs.
-const STEPS: [Step; 60] = [
+const STEPS: [Step; 59] = [
     step(6, &["--coalesce-locals"]),
     step(3, &["--coalesce-locals-learning"]),
     step(4, &["--merge-locals"]),
@@ -59,7 +59,6 @@ const STEPS: [Step; 60] = [
     step(4, &["--remove-unused-brs"]),
     step(2, &["--remove-unused-names"]),
     step(1, &["--dealign"]),
-    step(1, &["--signext-lowering"]),
     step(1, &["--pick-load-signs"]),
     step(5, &["--optimize-instructions"]),
     step(2, &["--precompute"]),

@@ -76,9 +76,10 @@ pub fn find(
             CallClass::Indirect => None,
         };
         let Some((point, end)) = follow(listing, row) else { continue };
-        // The call's value is not in the local yet: whoever reads it has caught an exception of the call.
+        // The call's value is not in the local yet: whoever reads it has caught an exception of the call. Of what cannot be
+        // reached it is not known what is read.
         let is_read_when_caught =
-            |local| liveness.is_some_and(|live| live.is_reachable(expr) && live.after(expr).contains(&local));
+            |local| liveness.is_some_and(|live| !live.is_reachable(expr) || live.after(expr).contains(&local));
         if matches!(point, Point::Statement { local: Some(local), .. } if is_read_when_caught(local)) {
             continue;
         }

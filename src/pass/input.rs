@@ -217,7 +217,11 @@ pub fn modernize_exceptions<'m>(pass: Pass<'m>, module: Module<'m>, path: &ForkP
         "function {function} forks in a catch body, at the call {call}: the module is translated to modern exception \
          handling (try_table), and engines that run it must support that"
     ));
-    pass.run_on_module(module, "translate-to-exnref").map_err(Error::Binaryen)
+    // It would leave code behind a delegate that does not validate.
+    for binaryens in ["dce", "translate-to-exnref"] {
+        pass.run_on_module(module, binaryens).map_err(Error::Binaryen)?;
+    }
+    Ok(())
 }
 
 /// The memory that holds the frames.
