@@ -25,6 +25,11 @@ pub enum Error {
     )]
     NoMemory,
     #[error(
+        "the module imports no memory, and frames are in the main module's, which side modules import: passes in front of \
+         --fork-instrument can have removed the import if the program has no use for it"
+    )]
+    NoSharedMemory,
+    #[error(
         "the module has several memories ({0}): name the one that holds the frames with \
          --pass-arg=fork-instrument-memory@NAME"
     )]

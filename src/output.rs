@@ -223,6 +223,8 @@ pub fn finish() -> Result<(), String> {
         let file = prepare(&destination, &bytes).map_err(|e| failed(&name, e))?;
         ready.push((name, destination, bytes, file));
     }
+    // What is written to as it is can fail; files that take others' places hardly.
+    ready.sort_by_key(|(_, _, _, file)| file.is_some());
     for (name, destination, bytes, file) in ready {
         match file.map(|file| file.persist(&destination)) {
             Some(Ok(_)) => {}

@@ -369,3 +369,93 @@ fn every_fixture_can_be_a_main_or_a_side_module() {
     }
     assert!(instrumented > 700, "only {instrumented} were instrumented");
 }
+
+/// Throws what its side module does not know, and calls it.
+const THROWER: &str = r#"(module
+  (import "kernel" "kernel_fork" (func $fork (result i32)))
+  (memory (export "memory") 2)
+  (tag $own (param i32))
+  (table (export "functions") 2 funcref)
+  (elem (i32.const 0) $nine)
+  (func $nine (result i32) (i32.const 9))
+  (func (export "throw") (throw $own (i32.const 5))))"#;
+
+/// Forks while it holds an exception that no frame can; and calls a function of the other module that forks, by a reference.
+const HOLDER: &str = r#"(module
+  (import "kernel" "kernel_fork" (func $fork (result i32)))
+  (import "env" "throw" (func $throw))
+  (import "env" "functions" (table $functions 2 funcref))
+  (import "env" "memory" (memory 1))
+  (type $get (func (result i32)))
+  (func (export "hold") (result i32) (local $e exnref) (local $answer i32)
+    (local.set $e (block $caught (result exnref)
+      (try_table (catch_all_ref $caught) (call $throw))
+      (unreachable)))
+    (local.set $answer (call $fork))
+    (block $again
+      (try_table (catch_all $again) (throw_ref (local.get $e))))
+    (local.get $answer))
+  (func (export "call_reference") (result i32)
+    (i32.add (i32.const 100) (call_ref $get (ref.cast (ref $get) (table.get $functions (i32.const 0)))))))"#;
+
+#[test]
+fn forks_that_fail_in_a_side_module_leave_nothing_behind() -> Result<()> {
+    let mut config = wasmtime::Config::new();
+    config.wasm_exceptions(true).wasm_gc(true).wasm_function_references(true);
+    let engine = Engine::new(&config)?;
+    let instrument = |text: &str, globals: &str| {
+        let scratch = Scratch::with("in.wat", text);
+        let pass = ["--fork-instrument", globals, "--pass-arg=fork-instrument-verify", "-o", "out.wasm"];
+        scratch.run(&[&ALL[..], &["in.wat"], &pass].concat()).succeeded();
+        scratch.read("out.wasm")
+    };
+    let main = Module::new(&engine, instrument(THROWER, "--pass-arg=fork-instrument-export-globals"))?;
+    let side = Module::new(&engine, instrument(HOLDER, "--pass-arg=fork-instrument-import-globals"))?;
+    let mut store = Store::new(&engine, Process::default());
+    let mut linker = Linker::new(&engine);
+    linker.func_wrap("kernel", "kernel_fork", |mut caller: Caller<'_, Process>| -> Result<i32> {
+        let modules = caller.data().modules.clone();
+        if state_of(&mut caller, modules[0])? != 0 {
+            modules[0].get_typed_func::<(), ()>(&mut caller, "wpk_fork_rewind_end")?.call(&mut caller, ())?;
+            return Ok(-1);
+        }
+        let memory = modules[0].get_memory(&mut caller, "memory").expect("it has one");
+        memory.write(&mut caller, BUFFER as usize + 4, &(BUFFER + 4096).to_le_bytes())?;
+        for module in modules {
+            module.get_typed_func::<u32, ()>(&mut caller, "wpk_fork_unwind_begin")?.call(&mut caller, BUFFER)?;
+        }
+        Ok(12345)
+    })?;
+    let main = linker.instantiate(&mut store, &main)?;
+    for export in ["memory", "functions", "throw"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(["table"].into_iter().chain(SHARED).map(|name| format!("__wpk_fork_{name}")))
+    {
+        let item = main.get_export(&mut store, &export).expect("the main module exports it");
+        linker.define(&mut store, "env", &export, item)?;
+    }
+    let resume = main.get_table(&mut store, "__wpk_fork_table").expect("exported");
+    let base = resume.size(&store) as i32;
+    resume.grow(&mut store, 16, Ref::Func(None))?;
+    let base = Global::new(&mut store, GlobalType::new(ValType::I32, Mutability::Const), Val::I32(base))?;
+    linker.define(&mut store, "env", "__wpk_fork_table_base", base)?;
+    let side = linker.instantiate(&mut store, &side)?;
+    store.data_mut().modules = vec![main, side];
+    let hold = side.get_typed_func::<(), i32>(&mut store, "hold")?;
+    for _ in 0..5 {
+        assert_eq!(hold.call(&mut store, ())?, -1);
+        assert_eq!(state_of(&mut store, main)?, 0);
+    }
+    let call = side.get_typed_func::<(), i32>(&mut store, "call_reference")?;
+    assert_eq!(call.call(&mut store, ())?, 109);
+    Ok(())
+}
+
+#[test]
+fn a_reference_out_of_a_shared_table_may_fork() {
+    let scratch = Scratch::with("in.wat", HOLDER);
+    let pass = ["--fork-instrument", "--pass-arg=fork-instrument-import-globals", "--pass-arg=fork-instrument-verbose"];
+    let run = scratch.run(&[&ALL[..], &["in.wat", "-o", "out.wasm"], &pass].concat()).succeeded();
+    assert!(run.stderr.contains("calls a reference, which may be to a function of another module"), "{}", run.stderr);
+}

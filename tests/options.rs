@@ -286,6 +286,18 @@ fn the_removelist_takes_functions_and_what_only_they_reach_off_the_path() {
 }
 
 #[test]
+fn the_addlist_takes_nobody_off_the_path() {
+    let session = Session::new();
+    for listed in ["direct", "callback", "direct,caller", "indirect", "*"] {
+        let path = session.path_with(&[&format!("addlist@{listed}")]);
+        for line in PATH {
+            let name = line.split(' ').next().expect("a line begins with a name");
+            assert!(path.iter().any(|found| found == name), "addlist@{listed} without {name}: {path:?}");
+        }
+    }
+}
+
+#[test]
 fn the_onlylist_leaves_nothing_else_on_the_path() {
     let session = Session::new();
     assert_eq!(session.path_with(&["onlylist@direct,caller,run"]), ["direct", "caller", "run"]);

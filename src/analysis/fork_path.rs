@@ -35,6 +35,8 @@ pub enum Reason {
     CallsReference(u32),
     /// It calls through this table, which may hold functions of other instrumented modules.
     CallsOtherModules(Name),
+    /// It calls a reference, which may be to a function of another instrumented module.
+    CallsReferenceOfOtherModules,
     Listed,
 }
 
@@ -68,7 +70,8 @@ pub struct ForkPath {
     called_inside: HashSet<u32>,
     /// Whether hosts can enter functions through a table or a global.
     has_open_place: bool,
-    /// Imported and exported tables, if other modules share the state, so that any call through them may fork.
+    /// Imported and exported tables, if other modules share the state, so that any call through them may fork; and those that
+    /// their functions can be written to.
     shared_tables: HashSet<Name>,
     /// Pairs of a table and a heap type through which a function of the fork path can be called.
     forking_tables: HashSet<(Name, usize)>,
@@ -122,12 +125,16 @@ impl Callers {
         Callers { direct, groups, groups_of, given }
     }
 
-    /// Those that call through tables which other modules share.
+    /// Those that call through tables which other modules share, or what has been read from such tables.
     fn of_other_modules(&self, shared_tables: &HashSet<Name>) -> Vec<(u32, Reason)> {
         let mut reached = Vec::new();
         for (table, callers) in &self.groups {
-            let Some(table) = table.filter(|t| shared_tables.contains(t)) else { continue };
-            reached.extend(callers.iter().map(|&caller| (caller, Reason::CallsOtherModules(table))));
+            let reason = match *table {
+                Some(table) if shared_tables.contains(&table) => Reason::CallsOtherModules(table),
+                None if !shared_tables.is_empty() => Reason::CallsReferenceOfOtherModules,
+                _ => continue,
+            };
+            reached.extend(callers.iter().map(|&caller| (caller, reason)));
         }
         reached
     }
@@ -185,6 +192,11 @@ impl ForkPath {
             let exports = module.exports().into_iter().filter(|e| e.kind == 1).map(|e| Name::of(&e.item));
             let imports = module.tables().into_iter().filter(|t| t.imported).map(|t| Name::of(&t.name));
             path.shared_tables = exports.chain(imports).collect();
+            if path.is_shared() {
+                // What is written to another table can have been read from one of those.
+                let writes = calls.iter().filter(|call| call.kind == kind::TABLE_WRITE);
+                path.shared_tables.extend(writes.filter_map(CallSite::target));
+            }
         }
         path.close(module, &calls, options);
         path.find_forking_types(module, &calls, options);
@@ -288,8 +300,11 @@ impl ForkPath {
 
         let mut queue: Vec<u32> = self.entries.iter().copied().collect();
         queue.sort_unstable();
+        // A listed function is on the path without its callers, unless it is found to be.
+        let mut queued = vec![false; self.functions.len()];
         for &entry in &queue {
             self.reasons[entry as usize] = Some(Reason::Entry);
+            queued[entry as usize] = true;
         }
         let added = self.matching(&options.add_list);
         let only_listed = only.iter().flatten().copied();
@@ -303,6 +318,7 @@ impl ForkPath {
                 self.reasons[function as usize] = Some(Reason::Listed);
                 if options.propagate_add_list || only.is_some() {
                     queue.push(function);
+                    queued[function as usize] = true;
                 }
             }
         }
@@ -310,8 +326,8 @@ impl ForkPath {
         let mut next = 0;
         loop {
             for (caller, reason) in reached {
-                if self.reasons[caller as usize].is_none() && allowed(caller) {
-                    self.reasons[caller as usize] = Some(reason);
+                if allowed(caller) && !std::mem::replace(&mut queued[caller as usize], true) {
+                    self.reasons[caller as usize].get_or_insert(reason);
                     queue.push(caller);
                 }
             }
@@ -331,9 +347,9 @@ impl ForkPath {
                 kind::CALL_INDIRECT | kind::CALL_REF => call.target(),
                 _ => continue,
             };
-            let forks = *seen.entry((table, call.heap_type)).or_insert_with(|| {
-                table.is_some_and(|t| self.shared_tables.contains(&t)) || self.can_fork(module, table, call.heap_type)
-            });
+            let is_shared = table.map_or(self.is_shared(), |t| self.shared_tables.contains(&t));
+            let forks = is_shared
+                || *seen.entry((table, call.heap_type)).or_insert_with(|| self.can_fork(module, table, call.heap_type));
             match table {
                 Some(table) if forks => drop(self.forking_tables.insert((table, call.heap_type))),
                 Some(_) => {}
@@ -395,7 +411,7 @@ impl ForkPath {
             // Types have become narrower where the code has been changed since.
             _ => match self.forking_references.get(&call.heap_type) {
                 Some(&forks) => forks,
-                None => !self.ignores_indirect && self.can_fork(module, None, call.heap_type),
+                None => !self.ignores_indirect && (self.is_shared() || self.can_fork(module, None, call.heap_type)),
             },
         };
         if forks { CallClass::Indirect } else { CallClass::CannotFork }
@@ -502,6 +518,9 @@ impl ForkPath {
                     Reason::CallsReference(callee) => format!("calls a reference, which may be to {}", name(*callee)),
                     Reason::CallsOtherModules(table) => {
                         format!("calls through the table {}, which other modules share", table.text())
+                    }
+                    Reason::CallsReferenceOfOtherModules => {
+                        "calls a reference, which may be to a function of another module".to_string()
                     }
                     Reason::Listed => "is listed".to_string(),
                 };

@@ -21,11 +21,17 @@ pub fn find_path(module: Module<'_>, options: &Options) -> Result<Option<ForkPat
     if !path.has_entry() {
         // Those of a module that is linked dynamically go into the buffer of the others.
         let is_own = |g: &GlobalRow| g.mutable_ && !g.imported;
-        if options.sharing == Sharing::None || !module.globals().iter().any(is_own) {
+        // Side modules import the state of the main one.
+        let is_needed = match options.sharing {
+            Sharing::None => false,
+            Sharing::Export => !module.memories().is_empty(),
+            Sharing::Import => module.globals().iter().any(is_own),
+        };
+        if !is_needed {
             warn_about_entries(module, options, "it is left as it is");
             return Ok(None);
         }
-        warn_about_entries(module, options, "only its globals are saved");
+        warn_about_entries(module, options, "only its state is saved");
     }
     if module.give_up_exactness() {
         path = ForkPath::discover(module, options, module.calls());
@@ -245,6 +251,7 @@ pub fn choose_memory(module: Module<'_>, options: &Options) -> Result<FrameMemor
         (None, _) if options.secondary_memory.is_some() => {
             return Ok(FrameMemory { name: String::new(), is64: false, shared: false });
         }
+        (None, []) if options.sharing == Sharing::Import => return Err(Error::NoSharedMemory),
         (None, []) => return Err(Error::NoMemory),
         (None, [single]) => single,
         (None, _) => return Err(Error::SeveralMemories(known())),

@@ -10,7 +10,7 @@
 //!   (block $done (result i32)
 //!     (loop $tries
 //!       (global.set $retry (i32.const 0))
-//!       (global.set $retried (i32.const 1))      ;; what pops the next header takes that back, or the end of the rewind
+//!       (global.set $retried (i32.const 1))      ;; what pops the next header takes that back, or the next fork
 //!       (drop (br_if $done (call_indirect $resume (result i32) …) (i32.eqz (global.get $retry))))
 //!       (br $tries))))
 //! ```

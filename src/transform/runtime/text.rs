@@ -268,6 +268,8 @@ impl<'a> Text<'a> {
         };
         let normal = self.set_state(abi::State::Normal);
         let rewinding = self.set_state(abi::State::Rewinding);
+        // A stack that overflowed when a function was resumed again has left the flag behind.
+        let not_retried = self.forget_retries();
         let begin_unwind = format!(
             "(func {begin} (param $buffer {ptr}) (local $last {ptr})
   (if (global.get {state}) (then (unreachable)))
@@ -278,7 +280,7 @@ impl<'a> Text<'a> {
       ({ptr}.lt_u ({ptr}.sub (local.get $last) (local.get $buffer)) {needed}))
     (then (return)))
   (global.set {limit} ({ptr}.sub (local.get $last) {reserve}))
-  {reset}(global.set {position} ({ptr}.add (local.get $buffer) ({ptr}.const {frames})))
+  {reset}{not_retried}(global.set {position} ({ptr}.add (local.get $buffer) ({ptr}.const {frames})))
   ({ptr}.store {memory} offset={position_offset} align=1 (local.get $buffer) (global.get {position}))
   {save}
   {frames_at_unwind}
@@ -305,20 +307,18 @@ impl<'a> Text<'a> {
   (global.set {position} ({ptr}.load {memory} offset={position_offset} align=1 (local.get $buffer)))
   {restore}
   {frames_at_rewind}
-  {rewinding})",
+  {not_retried}{rewinding})",
             position_offset = layout.position(),
         );
         let join = self.join_rewind(size, &restore);
         self.line(if self.runtime.sharing == Sharing::Import { &join } else { &begin_rewind });
         let frames_left = format!("({ptr}.ne {} (global.get {frames_id}))", self.position());
         let frames_left = Assertion::FramesLeft.check(self.runtime, &frames_left);
-        // A stack that overflows when a function is resumed again leaves the flag behind.
-        let not_retried = self.forget_retries();
         self.line(&format!(
             "(func {end}
   (if (i32.lt_u (global.get {state}) (i32.const 2)) (then (unreachable)))
   {frames_left}
-  {not_retried}{normal})"
+  {normal})"
         ));
         let get_state = self.id("get_state");
         self.line(&format!("(func {get_state} (result i32) (global.get {state}))"));
@@ -333,7 +333,7 @@ impl<'a> Text<'a> {
   (if (i32.or ({ptr}.gt_u {position} (global.get {limit}))
       ({ptr}.lt_u ({ptr}.sub (global.get {limit}) {position}) ({ptr}.const {size})))
     (then {normal} (return)))
-  (local.set $buffer ({ptr}.sub {position} ({ptr}.const {globals})))
+  {reset}{not_retried}(local.set $buffer ({ptr}.sub {position} ({ptr}.const {globals})))
   {save}
   {step}
   {set_frames}
@@ -343,6 +343,8 @@ impl<'a> Text<'a> {
             limit = self.id("limit"),
             buffer = self.id("buffer"),
             normal = self.set_state(abi::State::Normal),
+            reset = self.needs.references.reset(|base| self.id(base)),
+            not_retried = self.forget_retries(),
             step = self.move_position(size as i64),
             globals = self.runtime.layout().globals(),
             at = self.runtime.layout().position(),
@@ -355,7 +357,7 @@ impl<'a> Text<'a> {
         format!(
             "(func {begin} (param $buffer {ptr})
   (if (i32.ne (global.get {state}) (i32.const 2)) (then (unreachable)))
-  (local.set $buffer ({ptr}.sub (global.get {frames}) ({ptr}.const {globals})))
+  {not_retried}(local.set $buffer ({ptr}.sub (global.get {frames}) ({ptr}.const {globals})))
   {restore}
   (global.set {frames} ({ptr}.add (global.get {frames}) ({ptr}.const {size}))))
 (func {raise}
@@ -363,6 +365,7 @@ impl<'a> Text<'a> {
     (global.set {reserve} ({ptr}.const {own})))))",
             begin = self.id("rewind_begin"),
             state = self.id("state"),
+            not_retried = self.forget_retries(),
             globals = self.runtime.layout().globals(),
             raise = self.id("raise_reserve"),
             reserve = self.id("reserve"),
