@@ -1,5 +1,7 @@
 #include "names.h"
 
+#include <functional>
+
 #include "ir/branch-utils.h"
 #include "ir/names.h"
 
@@ -46,7 +48,7 @@ struct NameMapper : public WalkerPass<PostWalker<NameMapper, UnifiedExpressionVi
   }
 };
 
-// Adds the labels of a function to a set, or replaces some.
+// Visits the labels of a function, where they are defined and where they are used.
 struct LabelVisitor : public PostWalker<LabelVisitor, UnifiedExpressionVisitor<LabelVisitor>> {
   std::function<void(Name&)> visit_label;
   void visitExpression(Expression* curr) {

@@ -359,16 +359,16 @@ struct DefaultMaker {
   std::unordered_set<HeapType> open;
   std::unordered_set<Name> open_tags;
   Index exceptions = 0;
-  // Types whose values hold several of a type that holds several, and so on, have values of any size.
-  Index left = 10000;
+  // Values that may still be made: a type that holds two of a type that holds two, and so on, has values of any size.
+  Index values_left = 10000;
 
   explicit DefaultMaker(Module& module) : module(module), builder(module) {}
 
   Expression* make(Type type) {
-    if (left == 0) {
+    if (values_left == 0) {
       return nullptr;
     }
-    left--;
+    values_left--;
     if (type.isTuple()) {
       std::vector<Expression*> parts;
       for (auto component : type) {

@@ -39,6 +39,7 @@ namespace fork_instrument {
 namespace {
 
 // Binaryen and the pass recurse over nested code; pages of a stack are only used when they are reached.
+#ifdef __GLIBC__
 constexpr size_t LargeStack = size_t(1) << 30;
 constexpr size_t OrdinaryStack = size_t(8) << 20;
 
@@ -47,6 +48,7 @@ bool has_room(size_t bytes) {
   auto* room = mmap(nullptr, 2 * bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   return room != MAP_FAILED && munmap(room, 2 * bytes) == 0;
 }
+#endif
 
 // Makes new threads, the tool's and those of Binaryen's pool, have stacks as large as there is room for: Binaryen does
 // not get over a thread that cannot be made.

@@ -26,7 +26,7 @@ pub enum Error {
     NoMemory,
     #[error(
         "the module imports no memory, and frames are in the main module's, which side modules import: passes in front of \
-         --fork-instrument can have removed the import if the program has no use for it"
+         --fork-instrument can have removed the import if the program has no use for it: put them behind, or declare it again"
     )]
     NoSharedMemory,
     #[error(
@@ -46,7 +46,7 @@ pub enum Error {
     )]
     NoReferenceTypes,
     #[error(
-        "the global {0} holds several values, which engines do not know: put --roundtrip in front of --fork-instrument, which makes \
+        "the global {0} holds several values, which only Binaryen's text has: put --roundtrip in front of --fork-instrument, which makes \
          a global of each"
     )]
     TupleGlobal(String),

@@ -301,7 +301,7 @@ impl Options {
             "resume" if value == "1" => return Err(missing(name)),
             "resume" if value == "-" => return Err(bad(name, value, "the second module needs a file of its own")),
             "resume" if value.contains(char::REPLACEMENT_CHARACTER) => {
-                return Err(bad(name, value, "the name of the file is not UTF-8"));
+                return Err(bad(name, value, "the name of the file is not UTF-8, or has U+FFFD in it"));
             }
             "resume" => self.resume = Some(non_empty(name, value)?),
             "refs" => {

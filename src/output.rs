@@ -1,8 +1,9 @@
-//! The tool's output files: written whole, or not at all.
+//! The tool's output files: written when the tool has ended well, and whole or not at all wherever a file can be replaced.
 //!
 //! Binaryen writes to where `-o` points as it goes, and does not notice a full disk. Here it writes to a file in memory
 //! instead. When it has ended well, that is copied to a temporary file in the folder of the destination, which then
-//! takes the destination's place; whatever goes wrong before leaves the destination as it was.
+//! takes the destination's place; whatever goes wrong before leaves the destination as it was. Pipes, devices, files that have
+//! lost their names and old files in folders that are not writable are written to as they are: a write that fails there leaves a part.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -197,7 +198,8 @@ pub fn limit() {
     outputs().limited = true;
 }
 
-/// Puts all outputs in their places. An error names the file; those not yet in place are left as they were.
+/// Puts all outputs in their places. An error names the file; those not yet in place are left as they were, but for one that
+/// is written to as it is.
 pub fn finish() -> Result<(), String> {
     let mut outputs = outputs();
     if !outputs.has_main {

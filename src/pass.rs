@@ -29,7 +29,7 @@ use crate::transform::runtime::{self, ResumeTable, Runtime, RuntimeNeeds};
 use crate::transform::{asserts, declarations, linking, resume, state, unwind};
 use crate::verify::{self, Before, Made};
 
-/// Whether the pass has instrumented the module.
+/// Whether this pass has instrumented the module, or has begun to: where the pipeline is repeated, it finds its own section.
 static HAS_RUN: AtomicBool = AtomicBool::new(false);
 
 /// Puts the pass into Binaryen's registry.

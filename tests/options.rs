@@ -637,6 +637,9 @@ fn later_passes_that_would_change_one_of_two_modules_only_are_refused() {
     }
     let message = session.run(&["--emit-exnref", "--fork-instrument", resume]).refused();
     assert!(message.contains("put --translate-to-exnref before"), "{message}");
+    let repeated = ["--trap-mode-clamp", "--fork-instrument", resume, "-O2", "--converge"];
+    assert!(session.run(&repeated).refused().contains("in a command without --converge"));
+    session.run(&["--emit-exnref", "-O2", resume]).succeeded();
     session.run(&["--trap-mode-clamp", "--fork-instrument", resume, "-O2", "--strip-debug"]).succeeded();
     session.run(&["--fork-instrument", "--trap-mode-clamp"]).succeeded();
 }

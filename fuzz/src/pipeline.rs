@@ -130,7 +130,7 @@ fn steps(source: &mut Source, flattens: bool, most: u32, passes: &mut Vec<&'stat
     }
 }
 
-/// Lets references that are live across forks be kept in tables, which the harness does not take to a fresh instance.
+/// Lets references that are live across forks be kept in tables.
 pub const KEEP_REFERENCES: &str = "--pass-arg=fork-instrument-refs@tables";
 
 /// Options that allow what a generated program uses, and perhaps more.

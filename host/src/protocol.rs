@@ -187,11 +187,13 @@ pub fn needs_resume_module(module: &Module) -> bool {
     module.exports().any(|export| is_resume_table(export.name()))
 }
 
-/// Whether the pass has put references into tables for a fork to keep.
-pub fn keeps_references(module: &Module) -> bool {
-    module
-        .exports()
-        .any(|export| ["wpk_fork_refs_", "wpk_fork_copy_table_"].iter().any(|p| export.name().starts_with(p)))
+/// In front of the names of tables that the pass has exported for hosts: of references that a fork keeps, and of the program's own
+/// that change.
+const TABLES: [&str; 2] = ["wpk_fork_refs_", "wpk_fork_copy_table_"];
+
+/// Whether the pass has exported tables for hosts to carry over.
+pub fn has_tables_to_carry(module: &Module) -> bool {
+    module.exports().any(|export| TABLES.iter().any(|prefix| export.name().starts_with(prefix)))
 }
 
 /// Whether there is anything but memories and numbers to give to a child.

@@ -71,7 +71,7 @@ pub struct ForkPath {
     /// Whether hosts can enter functions through a table or a global.
     has_open_place: bool,
     /// Imported and exported tables, if other modules share the state, so that any call through them may fork; and those that
-    /// their functions can be written to.
+    /// such functions can get into.
     shared_tables: HashSet<Name>,
     /// Pairs of a table and a heap type through which a function of the fork path can be called.
     forking_tables: HashSet<(Name, usize)>,
@@ -125,7 +125,7 @@ impl Callers {
         Callers { direct, groups, groups_of, given }
     }
 
-    /// Those that call through tables which other modules share, or what has been read from such tables.
+    /// Those that call through tables which other modules share, or what may have been read from such tables.
     fn of_other_modules(&self, shared_tables: &HashSet<Name>) -> Vec<(u32, Reason)> {
         let mut reached = Vec::new();
         for (table, callers) in &self.groups {
@@ -193,9 +193,11 @@ impl ForkPath {
             let imports = module.tables().into_iter().filter(|t| t.imported).map(|t| Name::of(&t.name));
             path.shared_tables = exports.chain(imports).collect();
             if path.is_shared() {
-                // What is written to another table can have been read from one of those.
+                // What is written to another table, or put into it from a global, can have been read from one of those.
                 let writes = calls.iter().filter(|call| call.kind == kind::TABLE_WRITE);
                 path.shared_tables.extend(writes.filter_map(CallSite::target));
+                let items = module.references().into_iter().filter(|item| item.function().is_none());
+                path.shared_tables.extend(items.filter_map(|item| item.table()));
             }
         }
         path.close(module, &calls, options);

@@ -67,15 +67,20 @@ const AT_THE_END: [(&str, &str); 2] =
 
 /// An error if the command line makes two modules, and a later pass of it would change only one.
 pub fn check(words: &[String]) -> Option<Error> {
-    let resume = pass_arguments(words).find(|(key, _)| key.strip_prefix(PREFIX) == Some("resume"))?;
-    let name_of = |word: &'_ String| Some(word.strip_prefix("--")?.split('=').next().unwrap_or_default().to_owned());
-    let names = || words.iter().filter_map(name_of);
-    let at_the_end = |name: String| AT_THE_END.into_iter().find(|(option, _)| *option == name);
-    let error =
-        |pass: String, earlier: &'static str| Some(Error::LaterPass { pass, second: resume.1.to_owned(), earlier });
-    if let Some((option, pass)) = names().find_map(at_the_end) {
-        return error(option.to_owned(), pass);
+    let (_, second) = pass_arguments(words).find(|(key, _)| key.strip_prefix(PREFIX) == Some("resume"))?;
+    let names = || words.iter().filter_map(|word| Some(word.strip_prefix("--")?.split('=').next().unwrap_or_default()));
+    if !names().any(|name| name == PASS_NAME) {
+        return None;
     }
-    let mut later = names().skip_while(|name| name != PASS_NAME);
-    error(later.find(|name| OF_ALL_MODULES.contains(&name.as_str()))?, "it")
+    let error = |pass: &str, earlier: &'static str| {
+        Some(Error::LaterPass { pass: pass.to_owned(), second: second.to_owned(), earlier })
+    };
+    if let Some((option, pass)) = names().find_map(|name| AT_THE_END.into_iter().find(|(option, _)| *option == name)) {
+        return error(option, pass);
+    }
+    // Where the pipeline is repeated, what is in front of ours comes behind it, too.
+    let repeats = words.iter().any(|word| word == "--converge" || word == "-c");
+    let mut later = names().skip_while(|&name| !repeats && name != PASS_NAME);
+    let pass = later.find(|name| OF_ALL_MODULES.contains(name))?;
+    error(pass, if repeats { "it, in a command without --converge," } else { "it" })
 }

@@ -19,13 +19,12 @@ pub fn find_path(module: Module<'_>, options: &Options) -> Result<Option<ForkPat
     let calls = replace_entry_references(module, options);
     let mut path = ForkPath::discover(module, options, calls);
     if !path.has_entry() {
-        // Those of a module that is linked dynamically go into the buffer of the others.
-        let is_own = |g: &GlobalRow| g.mutable_ && !g.imported;
-        // Side modules import the state of the main one.
         let is_needed = match options.sharing {
             Sharing::None => false,
+            // Side modules import its state.
             Sharing::Export => !module.memories().is_empty(),
-            Sharing::Import => module.globals().iter().any(is_own),
+            // Its globals go into the buffer of the others.
+            Sharing::Import => module.globals().iter().any(|g| g.mutable_ && !g.imported),
         };
         if !is_needed {
             warn_about_entries(module, options, "it is left as it is");
@@ -223,9 +222,9 @@ pub fn modernize_exceptions<'m>(pass: Pass<'m>, module: Module<'m>, path: &ForkP
         "function {function} forks in a catch body, at the call {call}: the module is translated to modern exception \
          handling (try_table), and engines that run it must support that"
     ));
-    // It would leave code behind a delegate that does not validate.
-    for binaryens in ["dce", "translate-to-exnref"] {
-        pass.run_on_module(module, binaryens).map_err(Error::Binaryen)?;
+    // The translation makes dead code behind a delegate invalid.
+    for name in ["dce", "translate-to-exnref"] {
+        pass.run_on_module(module, name).map_err(Error::Binaryen)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
 use crate::support::binary::validate;
@@ -302,12 +302,19 @@ fn an_output_that_is_an_open_file_without_a_name_is_written_to() {
 #[test]
 fn an_old_output_in_a_folder_without_write_permission_is_written_to() {
     let scratch = Scratch::with("in.wat", MODULE);
-    fs::create_dir(scratch.path("folder")).expect("a new folder");
+    let folder = scratch.path("folder");
+    fs::create_dir(&folder).expect("a new folder");
     scratch.write("folder/out.wasm", OLD);
-    fs::set_permissions(scratch.path("folder"), fs::Permissions::from_mode(0o555)).expect("our own folder");
-    scratch.run(&["in.wat", "-all", "--fork-instrument", "-o", "folder/out.wasm"]).succeeded();
+    let inode = || fs::metadata(folder.join("out.wasm")).expect("it is there").ino();
+    let old = inode();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).expect("our own folder");
+    // Permissions do not bind the superuser.
+    let is_bound = fs::write(folder.join("probe"), "").is_err();
+    let run = scratch.run(&["in.wat", "-all", "--fork-instrument", "-o", "folder/out.wasm"]);
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("our own folder");
+    run.succeeded();
     assert!(scratch.read("folder/out.wasm").starts_with(b"\0asm"));
-    fs::set_permissions(scratch.path("folder"), fs::Permissions::from_mode(0o755)).expect("our own folder");
+    assert_eq!(inode() == old, is_bound);
 }
 
 #[test]

@@ -23,8 +23,8 @@
 //! their name, arguments and number of the call; functions of a module `throw` throw what the program has no tag for; clocks and random bytes come from a counter; imported memories,
 //! tables, globals and tags have fitting types.
 //!
-//! What a fork copies: memories that are exported or imported, imported globals, and, with [`Replay::carry`], exported
-//! and imported tables. What it does not: other memories and tables, and whether segments were dropped. A fresh
+//! What a fork copies: memories that are exported or imported, imported globals, and, with [`Replay::carry`] or where
+//! the pass has exported some for it, exported and imported tables. What it does not: other memories and tables, and whether segments were dropped. A fresh
 //! instance has these as its start left them.
 
 mod answers;
@@ -152,7 +152,7 @@ pub struct Replay<'a> {
     pub on_abort: OnAbort,
     /// Give the child what the parent's tables and imported globals of references hold: its own functions for the
     /// parent's, copies of structs and arrays. For modules without such tables and globals this changes nothing;
-    /// those that keep references for a fork in tables get it in any case.
+    /// those with tables that the pass has exported for hosts get it in any case.
     pub carry: bool,
     /// When to stop.
     pub limit: Limit,

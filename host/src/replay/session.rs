@@ -15,7 +15,7 @@ use super::value::Value;
 use super::{Limit, Replay};
 use crate::engine::HOST_STACK;
 use crate::expose;
-use crate::protocol::{ForkState, has_references, is_instrumented, keeps_references};
+use crate::protocol::{ForkState, has_references, has_tables_to_carry, is_instrumented};
 use crate::wasi::{self, Source, Stdio};
 
 /// Makes the run on a thread with a stack that is large enough.
@@ -41,7 +41,7 @@ pub(super) fn run(replay: &Replay<'_>) -> Result<Outcome> {
 fn prepare(replay: &Replay<'_>) -> Result<Spec> {
     let engine = shared_engine(replay.optimize, matches!(replay.limit, Limit::Fuel(_)))?;
     let mut module = compile(&engine, replay.wasm).context("cannot compile the module")?;
-    let carry = keeps_references(&module) || replay.carry && has_references(&module);
+    let carry = has_tables_to_carry(&module) || replay.carry && has_references(&module);
     if carry {
         let exposed = expose::functions_and_tags(replay.wasm)?;
         module = compile(&engine, &exposed).context("cannot compile the module")?;

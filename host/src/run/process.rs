@@ -106,11 +106,11 @@ impl Process {
             kernel: kernel.clone(),
         };
         let mut store = Store::new(&kernel.engine, data);
-        let imports = imports(&mut store)?;
-        let instance = Instance::new(&mut store, &kernel.module, &imports)?;
         if let Some(name) = protocol::shared_memory(&kernel.module) {
             bail!("the memory {name} is shared, which this host does not support");
         }
+        let imports = imports(&mut store)?;
+        let instance = Instance::new(&mut store, &kernel.module, &imports)?;
         let names: Vec<String> = instance.exports(&mut store).map(|export| export.name().to_owned()).collect();
         let (mut memories, mut tables) = (Vec::new(), Vec::new());
         for name in names {

@@ -421,6 +421,7 @@ impl<'a> Text<'a> {
         }
     }
 
+    /// Code that says that what is resumed next was not resumed again; none without retries.
     fn forget_retries(&self) -> String {
         match self.needs.has_retries() {
             true => format!("(global.set {} (i32.const 0))\n  ", quoted(&self.runtime.retried_global())),
