@@ -308,3 +308,25 @@ fn ends_are_kinds_not_backtraces() {
     assert_eq!(trap("(call $f)"), End::Trapped("wasm trap: call stack exhausted".to_owned()));
     assert_eq!(trap("(throw $t (i32.const 3))"), End::Trapped("uncaught exception [i32:3]".to_owned()));
 }
+
+#[test]
+fn a_program_with_few_forks_sees_sizes_that_fit_and_others() {
+    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let write = |name: &str, module: String| {
+        let path = folder.join(name);
+        std::fs::write(&path, module).expect("the temporary folder takes files");
+        path
+    };
+    let before = write("sizes_original.wat", original(false));
+    let after = write("sizes_forked.wat", forked(false));
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_fork-replay"))
+        .args(["--schedules", "sizes"])
+        .args([before, after])
+        .output()
+        .expect("fork-replay starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    let performed: Vec<&str> = said.lines().filter(|line| line.contains("else without a fork")).collect();
+    let some = |what: &str| performed.iter().any(|line| !line.contains(what));
+    assert!(performed.len() > 1 && some("(0 forks") && some(" 0 aborts"), "{said}");
+}

@@ -127,23 +127,37 @@ fn compare(cli: &Cli) -> Result<bool> {
     Ok(same)
 }
 
+/// Sizes that a program sees, in several runs if it has fewer calls of an entry.
+const SIZES: u64 = 16;
+
 /// Forks at every call, with a buffer of another size each time.
 fn every_size(reference: &Outcome, forked: &Replay<'_>) -> Result<bool> {
     let parent = Replay { schedule: Schedule::FollowParent, ..forked.clone() };
     let ample = parent.run().context("an ample buffer")?;
+    let starts: Vec<u64> = (0..SIZES).step_by(reference.entry_calls.clamp(1, SIZES) as usize).collect();
+    let run = |cycle: u64, on_abort| -> Result<Vec<Outcome>> {
+        let run = |&start: &u64| {
+            Replay { buffer_cycle: Some(cycle), buffer_cycle_start: start, on_abort, ..parent.clone() }.run()
+        };
+        starts.iter().map(run).collect::<Result<_>>().context("sizes")
+    };
     // Below the end there is a reserve for the largest frame of any function: more than what was saved, perhaps.
     let mut enough = 2 * ample.frame_bytes.max + 16;
     loop {
-        let cycle = Replay { buffer_cycle: Some(enough), ..parent.clone() };
-        let performed = Replay { on_abort: OnAbort::Perform, ..cycle.clone() }.run().context("sizes")?;
-        if performed.forks * 5 < performed.entry_calls && enough < forked.buffer {
+        let performed = run(enough, OnAbort::Perform)?;
+        let sum = |of: fn(&Outcome) -> u64| performed.iter().map(of).sum::<u64>();
+        if sum(|outcome| outcome.forks) * 5 < sum(|outcome| outcome.entry_calls) && enough < forked.buffer {
             enough *= 2;
             continue;
         }
-        let retried = Replay { on_abort: OnAbort::Retry, ..cycle }.run().context("sizes")?;
-        let name = format!("sizes below {enough}");
-        return Ok(report(&format!("{name}, else without a fork"), reference, &performed)
-            & report(&format!("{name}, else in a larger buffer"), reference, &retried));
+        let retried = run(enough, OnAbort::Retry)?;
+        let mut same = true;
+        for (index, (performed, retried)) in performed.iter().zip(&retried).enumerate() {
+            let name = format!("sizes below {enough}, run {}", index + 1);
+            same &= report(&format!("{name}, else without a fork"), reference, performed);
+            same &= report(&format!("{name}, else in a larger buffer"), reference, retried);
+        }
+        return Ok(same);
     }
 }
 

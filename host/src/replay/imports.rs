@@ -33,6 +33,7 @@ pub(super) struct Spec {
     pub wide: bool,
     pub buffer: u64,
     pub buffer_cycle: Option<u64>,
+    pub buffer_cycle_start: u64,
     pub reserve: u64,
     pub buffer_at: Option<u64>,
     pub on_abort: OnAbort,
@@ -244,8 +245,9 @@ impl Import {
             cx.data_mut().journal.entry_calls += 1;
             let action = cx.data().exports.as_ref().and(cx.data().spec.schedule.action(number));
             let Some(action) = action else { return self.perform(cx, args, results, number) };
+            let start = cx.data().spec.buffer_cycle_start;
             if let (Some(cycle), Some(area)) = (cx.data().spec.buffer_cycle, &mut cx.data_mut().journal.area) {
-                area.buffer.size = spread(number, cycle);
+                area.buffer.size = spread(start + number, cycle);
             }
             let pending = Pending { import: self.index, args: exact, number, action, guard: Vec::new(), before: None };
             return self.unwind(cx, pending, args, results);

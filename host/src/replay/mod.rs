@@ -143,6 +143,8 @@ pub struct Replay<'a> {
     /// Another size at every fork: calls of an entry get buffers of all sizes below this one in turn, spread so that a few calls
     /// see small ones and large ones.
     pub buffer_cycle: Option<u64>,
+    /// Where in that cycle the first call is.
+    pub buffer_cycle_start: u64,
     /// Bytes that the memory grows by right after instantiation, in all runs alike so that programs see the same
     /// `memory.size`. The buffer is at their start, and grows into the rest.
     pub reserve: u64,
@@ -185,6 +187,7 @@ impl<'a> Replay<'a> {
             memory: None,
             buffer: 1 << 20,
             buffer_cycle: None,
+            buffer_cycle_start: 0,
             reserve: 1 << 20,
             buffer_at: None,
             on_abort: OnAbort::Retry,

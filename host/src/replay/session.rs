@@ -78,6 +78,7 @@ fn prepare(replay: &Replay<'_>) -> Result<Spec> {
         wide: wide.unwrap_or_default(),
         buffer: replay.buffer,
         buffer_cycle: replay.buffer_cycle,
+        buffer_cycle_start: replay.buffer_cycle_start,
         reserve: replay.reserve,
         buffer_at: replay.buffer_at,
         on_abort: replay.on_abort,
