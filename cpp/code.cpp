@@ -73,7 +73,9 @@ struct Reader : public OverriddenVisitor<Reader> {
     code.targets.push_back(as_number(curr->default_));
     row.targets = code.targets.size() - row.target;
   }
+  void read(Try* curr) { row.catches_all = curr->hasCatchAll() || curr->isDelegate(); }
   void read(TryTable* curr) {
+    row.catches_all = curr->hasCatchAll();
     row.target = code.targets.size();
     add_targets(curr->catchDests);
     row.targets = code.targets.size() - row.target;

@@ -32,6 +32,7 @@ pub mod check;
 pub mod machine;
 pub mod memory;
 pub mod normal;
+pub mod onward;
 pub mod operations;
 pub mod roots;
 pub mod violation;

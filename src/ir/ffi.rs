@@ -204,6 +204,8 @@ pub mod bridge {
         has_value: bool,
         /// A branch is conditional.
         has_condition: bool,
+        /// What a `try` or `try_table` catches goes no further out: it catches everything, or delegates.
+        catches_all: bool,
         /// The labels of a `br_table`, the default last, or of the catches of a `try_table`: first, and how many.
         target: u32,
         targets: u32,

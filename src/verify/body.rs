@@ -101,7 +101,9 @@ pub struct Place {
 pub struct Scope {
     pub parent: Option<u32>,
     /// Where exceptions go from there.
-    pub handlers: Vec<Place>,
+    pub handlers: Vec<Target>,
+    /// They go no further out.
+    pub catches_all: bool,
 }
 
 /// A function, flat.
@@ -115,8 +117,10 @@ pub struct Body {
     pub scopes: Vec<Scope>,
     /// The innermost of them, for each instruction.
     pub scope_of: Vec<Option<u32>>,
-    /// For each call, by row: before its operands, and after it without its result.
-    pub calls: HashMap<u32, (Place, Place)>,
+    /// For each row: before its operands.
+    pub starts: Vec<Place>,
+    /// For each call, by row: after it without its result.
+    pub calls: HashMap<u32, Place>,
     /// For each `if`, block and loop, by row: after it, without its result.
     pub ends: HashMap<u32, Place>,
     pub locals: Vec<Type>,
@@ -133,6 +137,7 @@ impl Body {
             is_target: Vec::new(),
             scopes: Vec::new(),
             scope_of: Vec::new(),
+            starts: Vec::new(),
             calls: HashMap::new(),
             ends: HashMap::new(),
             locals: function.local_types(),
@@ -197,28 +202,18 @@ struct Flattener {
     scope: Option<u32>,
     /// Jumps that wait for the end of the `if`s and `try`s that are open.
     ends: Vec<Vec<u32>>,
-    /// Where the subtree of each open call starts.
-    starts: HashMap<u32, Place>,
 }
 
 impl Flattener {
-    fn new(body: Body) -> Flattener {
+    fn new(mut body: Body) -> Flattener {
+        body.starts = vec![Place { at: 0, height: 0 }; body.code.rows.len()];
         let mut children = vec![Vec::new(); body.code.rows.len()];
         for (i, row) in body.code.rows.iter().enumerate() {
             if let Some(parent) = row.parent_row() {
                 children[parent].push(i as u32);
             }
         }
-        Flattener {
-            body,
-            children,
-            labels: Vec::new(),
-            steps: Vec::new(),
-            height: 0,
-            scope: None,
-            ends: Vec::new(),
-            starts: HashMap::new(),
-        }
+        Flattener { body, children, labels: Vec::new(), steps: Vec::new(), height: 0, scope: None, ends: Vec::new() }
     }
 
     fn flatten(mut self) -> Body {
@@ -247,9 +242,9 @@ impl Flattener {
         self.body.instructions.len() as u32
     }
 
-    fn start_scope(&mut self) -> u32 {
+    fn start_scope(&mut self, catches_all: bool) -> u32 {
         let scope = self.body.scopes.len() as u32;
-        self.body.scopes.push(Scope { parent: self.scope, handlers: Vec::new() });
+        self.body.scopes.push(Scope { parent: self.scope, handlers: Vec::new(), catches_all });
         self.scope = Some(scope);
         scope
     }
@@ -342,8 +337,8 @@ impl Flattener {
             }
             Step::Handler(scope, before) => {
                 self.height = before;
-                let place = Place { at: self.here(), height: before };
-                self.body.scopes[scope as usize].handlers.push(place);
+                let handler = Target { at: self.here(), height: before, carries: false };
+                self.body.scopes[scope as usize].handlers.push(handler);
             }
             Step::EndScope => self.end_scope(),
             Step::Catch(row, before) => {
@@ -368,6 +363,7 @@ impl Flattener {
     fn visit(&mut self, row: u32) {
         let before = self.height;
         let data = *self.body.row(row);
+        self.body.starts[row as usize] = Place { at: self.here(), height: before };
         match data.kind() {
             kind @ (Kind::Block | Kind::Loop) => {
                 let is_loop = kind == Kind::Loop;
@@ -387,24 +383,17 @@ impl Flattener {
             }
             Kind::Try => {
                 let body = self.children[row as usize][0];
-                let scope = self.start_scope();
+                let scope = self.start_scope(data.catches_all);
                 self.steps.extend([Step::Catches(row, before, scope), Step::Visit(body)]);
             }
             Kind::TryTable => {
                 let labels: Vec<Name> = self.body.code.labels(&data).collect();
-                let scope = self.start_scope();
+                let scope = self.start_scope(data.catches_all);
                 for (i, name) in labels.into_iter().enumerate() {
-                    let target = self.target(name, Waiting::Handler(scope, i as u32));
-                    // The value that the handler gets is on the stack.
-                    let place = Place { at: target.at, height: target.height + u32::from(target.carries) };
-                    self.body.scopes[scope as usize].handlers.push(place);
+                    let handler = self.target(name, Waiting::Handler(scope, i as u32));
+                    self.body.scopes[scope as usize].handlers.push(handler);
                 }
                 self.steps.push(Step::EndScope);
-                self.visit_children(row);
-            }
-            Kind::Call | Kind::CallIndirect | Kind::CallRef => {
-                self.starts.insert(row, Place { at: self.here(), height: before });
-                self.steps.push(Step::Emit(row, before));
                 self.visit_children(row);
             }
             _ => {
@@ -489,9 +478,8 @@ impl Flattener {
             _ => Op::Other { operands, result },
         };
         self.emit(op, row);
-        if let Some(start) = self.starts.remove(&row) {
-            let after = Place { at: self.here(), height: before };
-            self.body.calls.insert(row, (start, after));
+        if matches!(data.kind(), Kind::Call | Kind::CallIndirect | Kind::CallRef) {
+            self.body.calls.insert(row, Place { at: self.here(), height: before });
         }
     }
 }

@@ -2,8 +2,9 @@
 //! being unwound, and from the start of the resume function with the frame that came of it.
 
 mod aborts;
+mod operands;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use crate::abi;
 use crate::frame::{WIDE_SITE, slot_size};
@@ -14,6 +15,7 @@ use crate::verify::body::{Body, Place};
 use crate::verify::machine::{Fault, Machine, Rules, State, Stop};
 use crate::verify::memory::{Cell, Value};
 use crate::verify::normal::Normal;
+use crate::verify::onward::{self, Returned};
 use crate::verify::operations::computed;
 use crate::verify::violation::{During, Problem};
 use crate::verify::ways::Ways;
@@ -118,7 +120,10 @@ impl<'a, 'm> Checker<'a, 'm> {
         for &(row, site) in &self.joined {
             self.arrive(row, site).map_err(|problem| Failure { site: Some(site), problem })?;
         }
-        self.output.normal.check_function(&self.resume, &resumed)?;
+        let places: Vec<Place> = resumed.iter().map(|returned| self.place_after(returned)).collect();
+        self.output.normal.check_function(&self.resume, &places)?;
+        onward::follow(self.output.world, &self.body, &self.resume, self.shared_locals(), &resumed)
+            .map_err(|(site, problem)| Failure { site: Some(site), problem })?;
         if let (Some(limit), Some(site)) = (self.output.limit, self.resumed_site()) {
             self.abort(site, limit).map_err(|problem| Failure { site: Some(site), problem })?;
         }
@@ -159,6 +164,16 @@ impl<'a, 'm> Checker<'a, 'm> {
         }
     }
 
+    /// Locals that the function and its resume function both have.
+    fn shared_locals(&self) -> usize {
+        self.plan.locals.len() + self.plan.spills.len()
+    }
+
+    /// Where the resume function goes on, without what the landing gives.
+    fn place_after(&self, returned: &Returned) -> Place {
+        Place { at: returned.places[1], height: returned.height - u32::from(returned.gives) }
+    }
+
     fn own_resume(&self) -> Name {
         Name::of(self.output.resume_name(self.plan))
     }
@@ -195,8 +210,8 @@ impl<'a, 'm> Checker<'a, 'm> {
         let start = world.position_in(&state).ok_or(Problem::Transition(abi::UNWIND_BEGIN))?;
         let row = self.rows[site.0 as usize];
         let is_entry = self.plan.landing(site).callee == Callee::Entry;
-        let sets = if is_entry { self.sets_in_arguments(site) } else { HashMap::new() };
-        let evaluated = is_entry.then(|| self.run_arguments(site, &state, &sets)).flatten();
+        let sets = if is_entry { self.sets_since(row, site) } else { HashMap::new() };
+        let evaluated = is_entry.then(|| self.run_from(row, site, &state, &sets)).flatten();
         let (mut machine, arguments) = match evaluated {
             Some((machine, arguments)) => (machine, Some(arguments)),
             None => (self.after_call(row, state.clone(), self.returned(site)), None),
@@ -214,7 +229,7 @@ impl<'a, 'm> Checker<'a, 'm> {
         let mut state = self.output.world.with_callee(self.callee_number(site));
         self.set_state(&mut state, abi::State::Unwinding);
         let mut machine = self.after_call(row, state, self.returned(site));
-        let (_, after) = self.body.calls[&self.rows[site.0 as usize]];
+        let after = self.body.calls[&self.rows[site.0 as usize]];
         match machine.run() {
             Stop::Call { .. } if machine.place() == Some(after) => {
                 let is_lost = |&local: &u32| machine.locals()[local as usize] != Value::local(local);
@@ -236,7 +251,7 @@ impl<'a, 'm> Checker<'a, 'm> {
 
     /// A machine that is about to go on after the call, which has returned a value.
     fn after_call(&self, row: u32, state: State, returned: Value) -> Machine<'_, 'm> {
-        let (_, after) = self.body.calls[&row];
+        let after = self.body.calls[&row];
         let locals = (0..self.body.locals.len() as u32).map(Value::local).collect();
         let rules = Rules::Harmless { rebuilds: false };
         let mut machine = Machine::new(self.output.world, state, &self.body, after, locals, rules);
@@ -252,48 +267,9 @@ impl<'a, 'm> Checker<'a, 'm> {
         if is_rebuilt { Value::Unknown } else { Value::local(local) }
     }
 
-    /// The values that locals get while the operands of a call are evaluated: the last is what they hold at the call.
-    fn sets_in_arguments(&self, site: Site) -> HashMap<u32, Value> {
-        let row = self.rows[site.0 as usize];
-        let mut sets = HashMap::new();
-        let mut seen = HashSet::new();
-        for set in (self.body.row(row).first..row).rev() {
-            let data = self.body.row(set);
-            if data.kind() == Kind::LocalSet {
-                let local = data.value as u32;
-                let is_last = seen.insert(local);
-                sets.insert(set, if is_last { self.value_at(site, local) } else { computed((local, set)) });
-            }
-        }
-        sets
-    }
-
-    /// Evaluates the arguments of an entry, up to the call. `None` where the way to the call depends on what is not
-    /// known.
-    fn run_arguments<'s>(
-        &'s self,
-        site: Site,
-        state: &State,
-        sets: &'s HashMap<u32, Value>,
-    ) -> Option<(Machine<'s, 'm>, Vec<Value>)> {
-        let row = self.rows[site.0 as usize];
-        let (before, _) = self.body.calls[&row];
-        let set: HashSet<u32> = sets.keys().map(|&set| self.body.row(set).value as u32).collect();
-        let locals = (0..self.body.locals.len() as u32)
-            .map(|local| if set.contains(&local) { computed((local, u32::MAX)) } else { self.value_at(site, local) })
-            .collect();
-        let mut state = state.clone();
-        self.set_state(&mut state, abi::State::Normal);
-        let rules = Rules::Anything { until: row, sets };
-        let mut machine = Machine::new(self.output.world, state, &self.body, before, locals, rules);
-        let Stop::Call { arguments, .. } = machine.run() else { return None };
-        let all_set = machine.locals().iter().zip(0..).all(|(&value, local)| value == self.value_at(site, local));
-        all_set.then_some((machine, arguments))
-    }
-
     /// Executes the resume function with the frame on top, up to the landing, and from there as when the callee is
-    /// unwound again. Gives the place after the landing.
-    fn rewind(&self, site: Site, unwound: &Unwound) -> Result<Place, Problem> {
+    /// unwound again. Gives where the landing returns.
+    fn rewind(&self, site: Site, unwound: &Unwound) -> Result<Returned, Problem> {
         let mut machine = self.resuming(&unwound.state, abi::State::Rewinding, None);
         let stop = machine.run();
         let arguments = self.check_landing(site, unwound, &stop)?;
@@ -303,13 +279,31 @@ impl<'a, 'm> Checker<'a, 'm> {
             return Err(Problem::WrongArguments);
         }
         let place = machine.place().ok_or(Problem::ReturnsRewinding)?;
+        self.check_operands(site, place, machine.stack())?;
+        let returned = self.returns(site, place, machine.locals());
         let mut below = machine.state.clone();
         below.memory.truncate(unwound.start);
         machine.state.memory.truncate(unwound.start);
         self.set_state(&mut machine.state, abi::State::Unwinding);
         let stop = machine.give(self.returned(site));
         self.finish(stop, &machine, &below, (unwound.start, &unwound.frame), During::UnwindingAgain)?;
-        Ok(place)
+        Ok(returned)
+    }
+
+    /// Where the landing returns, in the resume function at a place, with these locals.
+    fn returns(&self, site: Site, place: Place, locals: &[Value]) -> Returned {
+        let row = self.rows[site.0 as usize];
+        let after = self.body.calls[&row];
+        let gives = self.body.row(row).type_().is_concrete();
+        let is_rebuilt = |local: u32| self.value_at(site, local) == Value::Unknown;
+        let is_there = |(local, &value): (u32, &Value)| value == Value::local(local) || is_rebuilt(local);
+        Returned {
+            site,
+            places: [after.at, place.at],
+            height: place.height + u32::from(gives),
+            gives,
+            reloaded: (0..).zip(locals).take(self.shared_locals()).map(is_there).collect(),
+        }
     }
 
     /// The resume function, about to run with nothing known but the frames.

@@ -143,6 +143,11 @@ impl<'a, 'm> Machine<'a, 'm> {
         self.activations.first().map_or(&[], |own| own.locals.as_slice())
     }
 
+    /// What is on the stack where it has stopped.
+    pub fn stack(&self) -> &[Value] {
+        &self.stack
+    }
+
     /// The value that was returned, or is on top of the stack.
     pub fn top(&self) -> Value {
         self.stack.last().copied().unwrap_or(Value::Unknown)

@@ -83,8 +83,10 @@ impl Visit<'_, '_> {
     fn enter(&mut self, mut scope: Option<u32>) {
         while let Some(inner) = scope.filter(|&scope| !self.entered[scope as usize]) {
             self.entered[inner as usize] = true;
-            let Scope { parent, handlers } = &self.body.scopes[inner as usize];
-            self.open.extend(handlers);
+            let Scope { parent, handlers, .. } = &self.body.scopes[inner as usize];
+            for &handler in handlers {
+                self.branch(handler);
+            }
             scope = *parent;
         }
     }

@@ -81,6 +81,12 @@ pub enum Problem {
     NotReloaded(LocalIndex),
     #[error("when the landing is reached, the frame is not popped, or too much is")]
     NotPopped,
+    #[error("operands that were computed before the call are others when it is resumed")]
+    OtherOperands,
+    #[error("once the call has returned, the resume function does not go on as the function does")]
+    GoesOnOtherwise(usize),
+    #[error("once the call has returned, the resume function goes on with another value")]
+    GoesOnWithOther(usize),
     #[error("a frame that does not fit does not lead back to the call")]
     NoAbort,
     #[error("the export {0} does not resume the outermost frame while rewinding")]
@@ -140,7 +146,9 @@ impl Problem {
     /// The address of the expression that it is about.
     pub fn address(&self) -> Option<usize> {
         match self {
-            Problem::LeadIn(address) => Some(*address),
+            Problem::LeadIn(address) | Problem::GoesOnOtherwise(address) | Problem::GoesOnWithOther(address) => {
+                Some(*address)
+            }
             Problem::NoWayOut(fault) | Problem::NoWayIn(fault) => fault.expression(),
             _ => None,
         }

@@ -119,6 +119,20 @@
       (return))
     (drop (call $leaf (local.get $n))))
 
+  ;; A landing whose exceptions are caught; what the handler reads is in its frame.
+  (func $caught (param $n i32) (param $m i32)
+    (block $handler
+      (try_table (catch_all $handler)
+        (drop (call $leaf (local.get $m))))
+      (call $apart (local.get $m))
+      (return))
+    (call $note (local.get $n)))
+
+  ;; An operand that cannot be computed again.
+  (func $nested (param $at i32)
+    (i32.store (i32.load (local.get $at)) (call $leaf (local.get $at)))
+    (call $note (local.get $at)))
+
   ;; A reference that no frame holds.
   (func $opened (param $n i32) (param $box (ref null $box))
     (call $note (struct.get $box 0 (ref.as_non_null (local.get $box))))

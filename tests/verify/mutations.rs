@@ -253,6 +253,69 @@ mutations! {
             let number = code.find_all(|f| f.expr.kind() == Kind::Const && is_argument(f.parent));
             code.replace(number[1], code.build.i32(8));
         };
+    an_operand_is_computed_again_of_something_else: "leaf", "operands that were computed before the call are others when it is resumed",
+        |module| {
+            let code = Code::of(module, "leaf.resume");
+            let is_shift = |e: Option<Expr<'_>>| e.is_some_and(|e| e.kind() == Kind::Binary && e.child(0).kind() == Kind::LocalGet);
+            let shift = code.find(|f| f.expr.kind() == Kind::Const && is_shift(f.parent));
+            code.replace(shift, code.build.i32(3));
+        };
+    another_spilled_operand_is_read: "nested", "operands that were computed before the call are others when it is resumed",
+        |module| {
+            let code = Code::of(module, "nested.resume");
+            let operand = code.find(|f| f.expr.kind() == Kind::LocalGet && f.is_in(Kind::Store));
+            code.replace(operand, code.build.local_get(0, Type::I32));
+        };
+    a_call_after_the_landing_is_lost: "leaf", "the resume function does not go on as the function does",
+        |module| {
+            let code = Code::of(module, "leaf.resume");
+            let note = code.find(|f| f.calls("note"));
+            code.replace(note, code.build.nop());
+        };
+    a_call_after_the_landing_gets_another_local: "sites", "site 2, the call call_indirect",
+        |module| {
+            let code = Code::of(module, "sites.resume");
+            let notes = code.find_all(|f| f.calls("note"));
+            notes.last().expect("it calls it").expr.set_child(0, code.build.local_get(3, Type::I32));
+        };
+    a_local_is_written_after_the_landing: "sites", "the resume function goes on with another value",
+        |module| {
+            let code = Code::of(module, "sites.resume");
+            let count = code.find(|f| f.expr.kind() == Kind::GlobalSet && f.expr.child(0).kind() == Kind::Binary);
+            let write = code.build.local_set(0, code.build.i32(0));
+            code.replace(count, code.build.block(None, &[count.expr, write], None));
+        };
+    a_lead_in_is_left_out_of_the_next_turn: "loop", "the resume function does not go on as the function does",
+        |module| {
+            let code = Code::of(module, "loop.resume");
+            let note = code.find(|f| f.calls("note"));
+            code.replace(note, code.build.nop());
+        };
+    a_condition_after_the_landing_is_negated: "loop", "the resume function does not go on as the function does",
+        |module| {
+            let code = Code::of(module, "loop.resume");
+            let turn = code.find(|f| f.expr.kind() == Kind::LocalSet && f.is_in(Kind::Break));
+            code.replace(turn, code.build.i32_eqz(turn.expr));
+        };
+    a_resumed_function_returns_another_value: "sites", "the resume function goes on with another value",
+        |module| {
+            let code = Code::of(module, "sites.resume");
+            let sums = code.find_all(|f| f.expr.kind() == Kind::Binary && f.expr.child(1).kind() == Kind::LocalGet);
+            let sum = *sums.last().expect("it returns one");
+            code.replace(sum, sum.expr.child(0));
+        };
+    a_handler_of_the_resumed_call_gets_another_local: "caught", "the resume function goes on with another value",
+        |module| {
+            let code = Code::of(module, "caught.resume");
+            let note = code.find(|f| f.calls("note"));
+            note.expr.set_child(0, code.build.local_get(1, Type::I32));
+        };
+    a_handler_is_another: "caught", "the resume function does not go on as the function does",
+        |module| {
+            let code = Code::of(module, "caught.resume");
+            let note = code.find(|f| f.calls("note"));
+            code.replace(note, code.build.return_(None));
+        };
     the_resume_table_has_another_function: "sites", "rewinding calls other.resume instead of resuming leaf.resume",
         |module| module.replace_references("leaf.resume", "other.resume");
     a_function_off_the_fork_path_is_changed: "apart", "a function that cannot fork was changed",
