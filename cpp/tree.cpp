@@ -237,27 +237,95 @@ void give_up_exactness(Module& module, Function& func) {
   Walker(func).walk(func.body);
 }
 
+bool has_exact_parts(HeapType type) {
+  if (type.isSignature()) {
+    return is_exact(type.getSignature().params) || is_exact(type.getSignature().results);
+  }
+  if (type.isStruct()) {
+    auto& fields = type.getStruct().fields;
+    return std::any_of(fields.begin(), fields.end(), [](const Field& field) { return is_exact(field.type); });
+  }
+  return type.isArray() && is_exact(type.getArray().element.type);
+}
+
+// Types with exact parts, by those without. All stay in their groups, so that other modules' types are still the same:
+// exactness would not have been written anyway.
+GlobalTypeRewriter::TypeMap inexact_types(Module& module) {
+  auto [types, indices] = ModuleUtils::getOptimizedIndexedHeapTypes(module);
+  GlobalTypeRewriter::TypeMap changed;
+  if (std::none_of(types.begin(), types.end(), has_exact_parts)) {
+    return changed;
+  }
+  TypeBuilder builder(types.size());
+  auto map = [&, &indices = indices](HeapType type) {
+    auto found = indices.find(type);
+    return found == indices.end() ? type : builder.getTempHeapType(found->second);
+  };
+  auto part = [&](Type type) {
+    return type.isRef() ? builder.getTempRefType(map(type.getHeapType()), type.getNullability(), Inexact) : type;
+  };
+  auto parts = [&](Type type) {
+    std::vector<Type> components;
+    for (auto component : type) {
+      components.push_back(part(component));
+    }
+    return components.size() == 1 ? components[0] : builder.getTempTupleType(components);
+  };
+  for (Index i = 0; i < types.size(); i++) {
+    auto type = types[i];
+    if (auto size = type.getRecGroup().size(); size > 1 && type.getRecGroupIndex() == 0) {
+      builder.createRecGroup(i, size);
+    }
+    builder.copyHeapType(i, type, map);
+    if (type.isSignature()) {
+      builder.setHeapType(i, Signature(parts(type.getSignature().params), parts(type.getSignature().results)));
+    } else if (type.isStruct()) {
+      auto copy = type.getStruct();
+      for (auto& field : copy.fields) {
+        field.type = part(field.type);
+      }
+      builder.setHeapType(i, std::move(copy));
+    } else if (type.isArray()) {
+      auto copy = type.getArray();
+      copy.element.type = part(copy.element.type);
+      builder.setHeapType(i, copy);
+    }
+  }
+  auto built = builder.build();
+  if (built.getError()) {
+    Fatal() << "types without exactness cannot be built";
+  }
+  for (Index i = 0; i < types.size(); i++) {
+    if (types[i] != (*built)[i]) {
+      changed[types[i]] = (*built)[i];
+    }
+  }
+  return changed;
+}
+
 } // namespace
 
 bool give_up_exactness(Module& module) {
   if (!module.features.hasGC() || module.features.hasCustomDescriptors()) {
     return false;
   }
-  GlobalTypeRewriter::SignatureUpdates signatures;
-  for (auto type : ModuleUtils::collectHeapTypes(module)) {
-    if (type.isSignature() && (is_exact(type.getSignature().params) || is_exact(type.getSignature().results))) {
-      signatures[type] = Signature(inexact(type.getSignature().params), inexact(type.getSignature().results));
-    }
-  }
-  auto changes = !signatures.empty();
+  auto types = inexact_types(module);
+  auto changes = !types.empty();
   for (auto& global : module.globals) {
     if (!global->imported() && is_exact(global->type)) {
       global->type = inexact(global->type);
       changes = true;
     }
   }
+  for (auto& segment : module.elementSegments) {
+    if (is_exact(segment->type)) {
+      segment->type = inexact(segment->type);
+    }
+  }
   if (changes) {
-    GlobalTypeRewriter::updateSignatures(signatures, module, WorldMode::Closed);
+    GlobalTypeRewriter rewriter(module, WorldMode::Closed);
+    rewriter.mapTypes(types);
+    rewriter.mapTypeNamesAndIndices(types);
     struct Walker : public PostWalker<Walker> {
       void visitGlobalGet(GlobalGet* curr) { curr->type = getModule()->getGlobal(curr->name)->type; }
       void visitCall(Call* curr) { note(curr, getModule()->getFunction(curr->target)->type.getHeapType()); }
