@@ -196,9 +196,12 @@ std::unique_ptr<ReachingSets> reaching_sets(Module& module, Function& func) {
 
 namespace {
 
+// The names are sorted.
 bool contains(rust::Slice<const rust::String> names, Name name) {
-  return std::any_of(names.begin(), names.end(),
-                     [&](auto& known) { return name == Name(std::string_view(known.data(), known.size())); });
+  auto text = [](const rust::String& known) { return std::string_view(known.data(), known.size()); };
+  auto is_before = [&](const rust::String& known, std::string_view wanted) { return text(known) < wanted; };
+  auto found = std::lower_bound(names.begin(), names.end(), name.view(), is_before);
+  return found != names.end() && text(*found) == name.view();
 }
 
 // The operand of a replayable expression that is a value to keep, if it has one.

@@ -147,10 +147,33 @@ void add_arrays_of_import(Function& import, Types& types) {
   }
 }
 
-// Whether functions can tell whether two references are to the same object.
-bool compares(Expression* body) {
-  return !FindAll<RefEq>(body).list.empty() || !FindAll<StructCmpxchg>(body).list.empty() ||
-         !FindAll<ArrayCmpxchg>(body).list.empty();
+// Finds out whether code can tell whether two references are to the same object. Casts to the objects that a descriptor
+// describes compare descriptors.
+struct ComparisonFinder : public PostWalker<ComparisonFinder> {
+  bool found = false;
+  void visitRefEq(RefEq*) { found = true; }
+  void visitStructCmpxchg(StructCmpxchg*) { found = true; }
+  void visitArrayCmpxchg(ArrayCmpxchg*) { found = true; }
+  void visitRefCast(RefCast* curr) { found = found || curr->desc; }
+  void visitBrOn(BrOn* curr) { found = found || curr->desc; }
+};
+
+// A host can compare the objects that it is given at once. Engines' string functions go by what is in them.
+bool compares(Function& func) {
+  if (!func.imported()) {
+    ComparisonFinder finder;
+    finder.walk(func.body);
+    return finder.found;
+  }
+  auto is_object = [](Type type) {
+    if (!type.isRef()) {
+      return false;
+    }
+    HeapType top = type.getHeapType().getTop();
+    return top.isMaybeShared(HeapType::any) || top.isMaybeShared(HeapType::ext);
+  };
+  auto params = func.getParams();
+  return func.module != "wasm:js-string" && std::count_if(params.begin(), params.end(), is_object) > 1;
 }
 
 // Finds constant expressions that hold objects which must be those of the parent.
@@ -209,11 +232,11 @@ rust::Vec<ObjectHolder> list_changing_objects(Module& module, bool are_copied) {
     bool compares = false;
   };
   ModuleUtils::ParallelFunctionAnalysis<Use> analysis(module, [&](Function* func, Use& use) {
+    use.compares = compares(*func);
     if (func->imported()) {
       add_arrays_of_import(*func, use.written);
     } else {
       WriteCollector(use.written).walk(func->body);
-      use.compares = compares(func->body);
     }
   });
   Types written;

@@ -110,8 +110,11 @@ namespace {
 
 // Binaryen's assertions, and those of the DWARF reader in it, abort.
 void on_abort(int) {
-  static const char message[] = "Fatal: Binaryen gave up on this module. If it has DWARF debug information, strip that "
-                                "first with --strip-dwarf\n";
+  static const char message[] = "Fatal: Binaryen gave up on this module, for reasons of its own. If it has DWARF debug "
+                                "information, strip that first with "
+                                "--strip-dwarf. Passes that do not know modern exceptions (-O4, --flatten, --asyncify) "
+                                "go in front of --fork-instrument, "
+                                "which can translate legacy exceptions to those\n";
   [[maybe_unused]] auto written = write(STDERR_FILENO, message, sizeof(message) - 1);
   _exit(EXIT_FAILURE);
 }

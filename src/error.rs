@@ -161,6 +161,28 @@ pub enum Error {
          {earlier} before --fork-instrument, or run it on both files by commands of their own if it can be run on them one by one"
     )]
     LaterPass { pass: String, second: String, earlier: &'static str },
+    #[error(
+        "--{pass} comes later, and would break forks: it changes the stack pointer, its limits or memories behind the back of \
+         what saves and resumes. Put {earlier} before --fork-instrument"
+    )]
+    LaterPassOfProgram { pass: String, earlier: &'static str },
+    #[error(
+        "{output} is instrumented, and --{pass} would break its forks: it changes the stack pointer, its limits or memories behind \
+         the back of what saves and resumes. Use it on the program before --fork-instrument"
+    )]
+    PassAfterwards { pass: String, output: String },
+    #[error("the option is given twice: the second would instrument what the first has made. Leave one out")]
+    PassTwice,
+    #[error(
+        "--pass-arg=fork-instrument-resume@{0}: the command line names that file elsewhere, too, and the resume functions would \
+         take its place: choose another one"
+    )]
+    ResumeFileTaken(String),
+    #[error(
+        "this is an object file, for a linker: it has relocations, which would no longer fit. Instrument the program that the linker \
+         makes of it"
+    )]
+    ObjectFile,
     #[error("the output is not what was planned ({0}): this is a defect of the pass, please report it with the module")]
     Violation(Box<Violation>),
     #[error("{0}")]

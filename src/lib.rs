@@ -36,10 +36,11 @@ pub fn wasm_opt(arguments: Vec<OsString>) -> i32 {
         eprintln!("{word}: did you mean --{}?", options::PASS_NAME);
     }
     let words: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    if let Some(error) = options::given_twice(&words).or_else(|| options::later::check(&words)) {
+    if let Some(error) = options::mistake(&words) {
         eprintln!("Fatal: --{}: {error}", options::PASS_NAME);
         return 1;
     }
+    output::refuse_after(options::later::of_the_program(&words));
     match output::redirect(arguments).map_err(|e| format!("Fatal: {e}")).and_then(ir::run_wasm_opt) {
         Ok(status) => status,
         Err(message) => {

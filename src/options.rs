@@ -349,9 +349,30 @@ fn missing(name: &str) -> Error {
     bad(name, "", &format!("a value is missing: write {usage}"))
 }
 
+/// What is wrong with a command line as a whole, ours and Binaryen's options together.
+pub fn mistake(words: &[String]) -> Option<Error> {
+    given_twice(words).or_else(|| later::check(words)).or_else(|| resume_file_taken(words))
+}
+
+/// A file of resume functions that the command line names elsewhere: as its input, or for what Binaryen writes besides
+/// modules.
+fn resume_file_taken(words: &[String]) -> Option<Error> {
+    let (_, file) = pass_arguments(words).find(|(key, _)| key.strip_prefix(PREFIX) == Some("resume"))?;
+    let place = |name: &str| std::fs::canonicalize(name).unwrap_or_else(|_| name.into());
+    let is_output = |option: &str| option == "-o" || option == "--output";
+    let values = words.iter().zip(&words[1..]).filter_map(|(before, word)| match word.split_once('=') {
+        Some((option, value)) if option.starts_with('-') => Some(value).filter(|_| !is_output(option)),
+        _ => Some(word.as_str()).filter(|_| !is_output(before)),
+    });
+    let is_other = |value: &&str| !value.is_empty() && place(value) == place(file);
+    // Devices can be written to more than once.
+    let is_file = |value: &&str| std::fs::metadata(value).map_or(true, |data| data.is_file());
+    values.filter(is_file).find(is_other).map(|_| Error::ResumeFileTaken(file.to_owned()))
+}
+
 /// A list of names that a command line gives twice. Binaryen hands only the last on, and without the names of the first a
 /// program can be wrong. Other options can be given again, to change them.
-pub fn given_twice(words: &[String]) -> Option<Error> {
+fn given_twice(words: &[String]) -> Option<Error> {
     let is_list = |name: &str| {
         OPTIONS.iter().any(|option| option.name == name && matches!(option.value, "names" | "module.name[,…]"))
     };

@@ -41,6 +41,8 @@ struct Outputs {
     converges: bool,
     /// Whether passes may change types as if there were no other module.
     closed_world: bool,
+    /// A pass that breaks forks of what is instrumented already.
+    refused_pass: Option<String>,
     /// Whether binaries that engines do not take are refused.
     limited: bool,
 }
@@ -51,6 +53,7 @@ static OUTPUTS: Mutex<Outputs> = Mutex::new(Outputs {
     text: false,
     converges: false,
     closed_world: false,
+    refused_pass: None,
     limited: false,
 });
 
@@ -198,6 +201,11 @@ pub fn limit() {
     outputs().limited = true;
 }
 
+/// Outputs that were instrumented before are refused if the pass, which breaks their forks, has run on them.
+pub fn refuse_after(pass: Option<String>) {
+    outputs().refused_pass = pass;
+}
+
 /// Puts all outputs in their places. An error names the file; those not yet in place are left as they were, but for one that
 /// is written to as it is.
 pub fn finish() -> Result<(), String> {
@@ -212,6 +220,9 @@ pub fn finish() -> Result<(), String> {
         let Some((destination, bytes)) = read(output).map_err(|e| failed(&name, e))? else { continue };
         if outputs.closed_world && separate::is_one_of_several(&bytes) {
             return Err(format!("--fork-instrument: {}", Error::ClosedWorldAfterwards(name)));
+        }
+        if let Some(pass) = outputs.refused_pass.clone().filter(|_| separate::is_instrumented(&bytes)) {
+            return Err(format!("--fork-instrument: {}", Error::PassAfterwards { pass, output: name }));
         }
         if outputs.limited
             && let Some(problem) = limits::exceeded(&bytes)

@@ -171,8 +171,11 @@ fn reference_rules(module: Module<'_>, path: &ForkPath, options: &Options) -> Re
     let mut written = written(path, kind::TABLE_WRITE);
     written.extend(module.exports().into_iter().filter(|e| e.kind == 1).map(|e| e.item));
     let is_constant = |t: &TableRow| !t.imported && !written.contains(&t.name);
-    let tables = module.tables().into_iter().filter(is_constant).map(|t| t.name).collect();
-    ReferenceRules { tables, globals: constant_globals(module, path), refs: options.refs }
+    let mut tables: Vec<String> = module.tables().into_iter().filter(is_constant).map(|t| t.name).collect();
+    let mut globals = constant_globals(module, path);
+    tables.sort_unstable();
+    globals.sort_unstable();
+    ReferenceRules { tables, globals, refs: options.refs }
 }
 
 fn make_plans<'m>(

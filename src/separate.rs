@@ -24,44 +24,48 @@ pub fn nothing(text: bool) -> Vec<u8> {
 /// Whether an output, binary or text, is one of several modules that have functions and their types in common: a first or
 /// second one, or one that is linked dynamically.
 pub fn is_one_of_several(output: &[u8]) -> bool {
+    let linking = format!("\"{}", abi::LINKING_PREFIX);
+    meets(output, &[&format!("\"{}\" \"", abi::RESUME_MODULE), &format!("\"{}", abi::RESUME_TABLE), &linking])
+}
+
+/// Whether an output, binary or text, is instrumented.
+pub fn is_instrumented(output: &[u8]) -> bool {
+    meets(output, &[&format!("\"{}\"", abi::UNWIND_BEGIN)])
+}
+
+/// Whether the output has an import, as text `"module" "name"`, or an export, `"name"`, with one of these beginnings.
+fn meets(output: &[u8], beginnings: &[&str]) -> bool {
+    let is_met = |name: &str| beginnings.iter().any(|beginning| name.contains(beginning));
     if output.starts_with(b"\0asm") {
-        return is_binary_one_of_several(output).unwrap_or_default();
+        return names(output).unwrap_or_default().iter().any(|name| is_met(name));
     }
     let text = String::from_utf8_lossy(output);
-    let names = [
-        format!("\"{}\" \"", abi::RESUME_MODULE),
-        format!("\"{}", abi::RESUME_TABLE),
-        format!("\"{}", abi::LINKING_PREFIX),
-    ];
     text.lines().any(|line| {
         let line = line.trim_start();
-        (line.starts_with("(import ") || line.starts_with("(export ")) && names.iter().any(|name| line.contains(name))
+        (line.starts_with("(import ") || line.starts_with("(export ")) && is_met(line)
     })
 }
 
-fn is_binary_one_of_several(wasm: &[u8]) -> Result<bool, BinaryReaderError> {
+/// Imports and exports of a binary, as text has them.
+fn names(wasm: &[u8]) -> Result<Vec<String>, BinaryReaderError> {
+    let mut names = Vec::new();
     for payload in Parser::new(0).parse_all(wasm) {
         match payload? {
             Payload::ImportSection(imports) => {
                 for import in imports.into_imports() {
                     let import = import?;
-                    if import.module == abi::RESUME_MODULE || import.name.starts_with(abi::LINKING_PREFIX) {
-                        return Ok(true);
-                    }
+                    names.push(format!("\"{}\" \"{}\"", import.module, import.name));
                 }
             }
             Payload::ExportSection(exports) => {
                 for export in exports {
-                    let name = export?.name;
-                    if name.starts_with(abi::RESUME_TABLE) || name.starts_with(abi::LINKING_PREFIX) {
-                        return Ok(true);
-                    }
+                    names.push(format!("\"{}\"", export?.name));
                 }
             }
             _ => {}
         }
     }
-    Ok(false)
+    Ok(names)
 }
 
 /// Moves the resume functions out of the module. Gives the second module's bytes, or text.

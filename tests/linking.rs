@@ -459,3 +459,20 @@ fn a_reference_out_of_a_shared_table_may_fork() {
     let run = scratch.run(&[&ALL[..], &["in.wat", "-o", "out.wasm"], &pass].concat()).succeeded();
     assert!(run.stderr.contains("calls a reference, which may be to a function of another module"), "{}", run.stderr);
 }
+
+#[test]
+fn a_side_module_that_is_not_told_so_is_a_warning() {
+    let side = MAIN.replace(r#"(memory (export "memory") 1)"#, r#"(import "env" "memory" (memory 1))"#);
+    let scratch = Scratch::with("in.wat", side);
+    scratch.run(&["in.wat", "-o", "in.wasm"]).succeeded();
+    // mem-info: no bytes, no table elements.
+    let section = [&[0, 15, 8], &b"dylink.0"[..], &[1, 4, 0, 0, 0, 0]].concat();
+    let mut wasm = scratch.read("in.wasm");
+    wasm.splice(8..8, section);
+    scratch.write("side.wasm", wasm);
+    let files = ["side.wasm", "--fork-instrument", "-o", "out.wasm"];
+    let alone = scratch.run(&[&ALL[..], &files].concat()).succeeded();
+    assert!(alone.stderr.contains("section dylink.0") && alone.stderr.contains("import-globals"), "{}", alone.stderr);
+    let linked = [&ALL[..], &files, &["--pass-arg=fork-instrument-import-globals"]].concat();
+    assert!(!scratch.run(&linked).succeeded().stderr.contains("dylink"));
+}

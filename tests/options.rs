@@ -645,6 +645,43 @@ fn later_passes_that_would_change_one_of_two_modules_only_are_refused() {
 }
 
 #[test]
+fn later_passes_that_would_break_forks_are_refused() {
+    for pass in ["--spill-pointers", "--stack-check", "--memory64-lowering", "--multi-memory-lowering"] {
+        let session = Session::new();
+        let message = session.run(&["--fork-instrument", pass]).refused();
+        assert!(message.contains(&format!("{pass} comes later")), "{message}");
+        assert!(message.contains("Put it before --fork-instrument"), "{message}");
+        let repeated = session.run(&[pass, "--fork-instrument", "-O2", "--converge"]).refused();
+        assert!(repeated.contains("in a command without --converge"), "{repeated}");
+        assert!(!session.0.has("out.wasm"));
+        session.run(&["--fork-instrument"]).succeeded();
+        for (format, ending) in [("--emit-text", "wat"), ("-g", "wasm")] {
+            let later = format!("later.{ending}");
+            let message = session.0.run(&["out.wasm", "-all", pass, format, "-o", &later]).refused();
+            assert!(message.contains("is instrumented") && message.contains(pass), "{message}");
+            assert!(!session.0.has(&later));
+        }
+        // Without ours, Binaryen's passes are nobody's.
+        let others = ["(module (memory 1) (global $__stack_pointer (mut i32) (i32.const 9)))", "other.wat"];
+        session.0.write(others[1], others[0]);
+        session.0.run(&[others[1], "-all", pass, "-o", "other.wasm"]).succeeded();
+    }
+    Session::new().run(&["--memory64-lowering", "--fork-instrument"]).succeeded();
+}
+
+#[test]
+fn a_resume_file_that_the_command_line_names_elsewhere_is_refused() {
+    let session = Session::new();
+    for (file, others) in [("in.wat", &[][..]), ("./in.wat", &[]), ("map", &["--symbolmap=map"])] {
+        let resume = format!("--pass-arg=fork-instrument-resume@{file}");
+        let message = session.run(&[&["--fork-instrument", &resume], others].concat()).refused();
+        assert!(message.contains("names that file elsewhere"), "{message}");
+        assert_eq!(session.0.files(), ["in.wat"], "{file}");
+    }
+    assert_eq!(session.0.read_text("in.wat"), MODULE);
+}
+
+#[test]
 fn options_of_other_passes_are_left_alone() {
     let session = Session::new();
     let run = session.run(&["--fork-instrument", "--pass-arg=asyncify-imports@a.b", "--pass-arg=forked@x"]).succeeded();

@@ -27,11 +27,12 @@ pub fn lay_out(plan: &mut FunctionPlan) {
     let is_always =
         |&(local, count): &(LocalIndex, usize)| count == landings || plan.local_type(local).components().len() > 1;
     let (mut always, mut sometimes): (Vec<_>, Vec<_>) = uses.into_iter().partition(is_always);
-    // The mask has room for those that are worth most: rarely needed, and large.
+    // The mask has room for those that are worth most: rarely needed, and large. References first: a frame that holds one
+    // that is dead could fail for it.
     let worth = |&(local, count): &(LocalIndex, usize)| {
         (landings - count) as u64 * u64::from(slot_size(plan.local_type(local)))
     };
-    sometimes.sort_by_key(|u| (Reverse(worth(u)), u.0));
+    sometimes.sort_by_key(|u| (plan.local_type(u.0).is_numeric(), Reverse(worth(u)), u.0));
     always.extend(sometimes.drain(MASK_BITS.min(sometimes.len())..));
 
     let slots = |uses: Vec<(LocalIndex, usize)>| {

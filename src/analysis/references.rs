@@ -28,9 +28,9 @@ use crate::plan::{Capture, Carry, FunctionPlan, LocalIndex, Rebuild, Site};
 /// What of the module never changes, and what the options allow.
 #[derive(Clone, Debug, Default)]
 pub struct ReferenceRules {
-    /// Tables that nobody writes, inside or outside.
+    /// Tables that nobody writes, inside or outside, sorted.
     pub tables: Vec<String>,
-    /// Globals that nobody writes.
+    /// Globals that nobody writes, sorted.
     pub globals: Vec<String>,
     pub refs: Refs,
 }

@@ -8,7 +8,7 @@
 //! - segments that the program dropped: a global notes it, and `rewind_begin` drops them again;
 //! - objects that a global starts with and that the program changes, and those that hold such ones. They are kept in a
 //!   table, as what mutable globals of references hold is, or the module is refused. Where other objects are copied for a
-//!   child, because tables hold them, and the program compares objects, all that globals start with are kept so: what was
+//!   child, because tables or imported globals hold them, and the program compares objects, all that globals start with are kept so: what was
 //!   one object in the parent is one in the child;
 //! - such objects in passive element segments: the module is refused.
 
@@ -16,7 +16,7 @@ use std::collections::HashSet;
 
 use crate::analysis::fork_path::{ForkPath, kind};
 use crate::error::Error;
-use crate::ir::{Module, Name, SegmentRow, TableRow};
+use crate::ir::{GlobalRow, Hierarchy, Module, Name, SegmentRow, TableRow, Type};
 use crate::options::{Options, Refs};
 
 #[derive(Default)]
@@ -36,7 +36,14 @@ impl HiddenState {
         let written = path.sites(kind::TABLE_WRITE).filter_map(|site| site.target());
         let written: HashSet<String> = written.map(Name::text).collect();
         let is_open = |t: &TableRow| t.imported || is_exported(1, &t.name) || written.contains(&t.name);
-        let are_copied = options.refs == Refs::Tables || module.tables().iter().any(|t| !t.of_functions && is_open(t));
+        // Hosts give the child what imported globals hold.
+        let is_held = |g: &GlobalRow| {
+            let hierarchy = Type::from_id(g.type_id).hierarchy();
+            g.imported && g.mutable_ && matches!(hierarchy, Hierarchy::Any | Hierarchy::Extern)
+        };
+        let are_copied = options.refs == Refs::Tables
+            || module.tables().iter().any(|t| !t.of_functions && is_open(t))
+            || module.globals().iter().any(is_held);
         let holders = module.changing_objects(are_copied);
         let of_kind = |kind| holders.iter().filter(move |h| h.kind == kind).map(|h| h.name.clone());
         if let Some(segment) = of_kind(2).next() {

@@ -145,7 +145,7 @@ impl<'m> Function<'m> {
 
 impl<'m> Module<'m> {
     /// Whether the expression can be computed again when its captured operands are known, and these. It may read the
-    /// tables and globals named.
+    /// tables and globals named, which are sorted.
     pub fn replayable(self, expr: Expr<'m>, tables: &[String], globals: &[String]) -> Option<Vec<Expr<'m>>> {
         let mut captures = Vec::new();
         bridge::is_replayable(self.pin(), expr.address(), tables, globals, &mut captures)

@@ -13,6 +13,7 @@ use crate::transform::runtime::FrameMemory;
 
 /// The fork path, of a module that can be instrumented; none if there is nothing to instrument.
 pub fn find_path(module: Module<'_>, options: &Options) -> Result<Option<ForkPath>, Error> {
+    check_is_linked(module)?;
     check_not_instrumented(module)?;
     module.replace_unusable_names();
     check_entries(module, options)?;
@@ -38,6 +39,7 @@ pub fn find_path(module: Module<'_>, options: &Options) -> Result<Option<ForkPat
     for entry in path.unmatched_entries(&options.entry).filter(|_| path.has_entry()) {
         warn(&format!("entry: the module does not import {}", entry.text()));
     }
+    warn_about_linking(module, options);
     check_roots(&path, options)?;
     warn_about_lists(&path, options);
     check_intrinsics(module, &path)?;
@@ -51,6 +53,25 @@ pub fn find_path(module: Module<'_>, options: &Options) -> Result<Option<ForkPat
 
 fn warn(message: &str) {
     eprintln!("warning: --fork-instrument: {message}");
+}
+
+/// What a compiler writes, with relocations, cannot be changed.
+fn check_is_linked(module: Module<'_>) -> Result<(), Error> {
+    let is_object = |path: &str| path == "env.__linear_memory" && module.has_custom_section("reloc.CODE");
+    match module.other_imports().iter().any(|(path, _)| is_object(path)) {
+        true => Err(Error::ObjectFile),
+        false => Ok(()),
+    }
+}
+
+/// A module of dynamic linking forks together with others only if it is told so.
+fn warn_about_linking(module: Module<'_>, options: &Options) {
+    if module.facts().has_dylink && options.sharing == Sharing::None {
+        warn(
+            "the module is made to be linked with others at run time (it has a section dylink.0). Forks save its own calls only: \
+             for others' use export-globals and import-globals (docs/abi.md, \"Dynamic linking\")",
+        );
+    }
 }
 
 fn check_not_instrumented(module: Module<'_>) -> Result<(), Error> {

@@ -17,19 +17,20 @@
 //! that a fresh instance has not null stands for the same function there as here.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::abi;
 use crate::analysis::fork_path::ForkPath;
 use crate::ir::{Expr, Function, Kind};
 use crate::ir::{GlobalRow, Hierarchy, Module, TagRow, Type};
-use crate::plan::{Capture, FunctionPlan, Rebuild};
+use crate::plan::{Capture, FunctionPlan, Rebuild, Site};
 use crate::transform::FunctionCx;
 use crate::transform::runtime::{default_value, keyword};
 
 /// What references need of the runtime.
 #[derive(Default)]
 pub struct ReferenceNeeds {
-    /// For each hierarchy that is kept in a table: how many references one frame can hold.
+    /// For each hierarchy that is kept in a table: how many references one frame can hold, or all globals.
     pub tables: BTreeMap<Hierarchy, u32>,
     /// How many exceptions one frame can hold; none if there are none in frames.
     pub exceptions: u32,
@@ -52,8 +53,13 @@ impl ReferenceNeeds {
                 needs.hold(hierarchy, count);
             }
         }
+        // `unwind_begin` saves all of them, one after another.
+        let mut saved: BTreeMap<Hierarchy, u32> = BTreeMap::new();
         for global in globals {
-            needs.hold(Type::from_id(global.type_id).hierarchy(), 1);
+            *saved.entry(Type::from_id(global.type_id).hierarchy()).or_default() += 1;
+        }
+        for (hierarchy, count) in saved {
+            needs.hold(hierarchy, count);
         }
         if needs.exceptions > 0 {
             let several = module.facts().multivalue;
@@ -418,11 +424,39 @@ pub fn rebuild<'m>(cx: &FunctionCx<'_, 'm>, expressions: &[Expr<'m>], site: Opti
             code.push(set);
             continue;
         };
-        let conditions = rebuild.sites.iter().map(|s| build.i32_eq(build.local_get(site, Type::I32), build.i32(s.0)));
-        let condition = conditions.reduce(|a, b| build.i32_or(a, b)).expect("a reference is made again for some site");
-        code.push(build.if_(condition, set, None));
+        code.push(build.if_(is_among(cx, site, &rebuild.sites), set, None));
     }
     code
+}
+
+/// Whether the site is one of these, which ascend and are not all. Neighbours are compared at once.
+fn is_among<'m>(cx: &FunctionCx<'_, 'm>, site: u32, sites: &[Site]) -> Expr<'m> {
+    let build = cx.build;
+    let is_in = |range: &Range<u32>| {
+        let site = build.local_get(site, Type::I32);
+        match range.len() {
+            1 => build.i32_eq(site, build.i32(range.start)),
+            _ if range.end as usize == cx.plan.landings.len() => build.i32_ge_u(site, build.i32(range.start)),
+            length => {
+                let from = if range.start == 0 { site } else { build.i32_sub(site, build.i32(range.start)) };
+                build.i32_lt_u(from, build.i32(length as u32))
+            }
+        }
+    };
+    let conditions = ranges(sites).iter().map(is_in).reduce(|a, b| build.i32_or(a, b));
+    conditions.expect("a reference is made again for some site")
+}
+
+/// Sites that follow each other, together.
+fn ranges(sites: &[Site]) -> Vec<Range<u32>> {
+    let mut ranges: Vec<Range<u32>> = Vec::new();
+    for &Site(site) in sites {
+        match ranges.last_mut().filter(|range| range.end == site) {
+            Some(range) => range.end += 1,
+            None => ranges.push(site..site + 1),
+        }
+    }
+    ranges
 }
 
 /// Locals of references that frames hold become nullable: a frame of another site does not hold them.

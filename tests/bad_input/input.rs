@@ -176,6 +176,27 @@ fn a_lying_section_of_ours_counts_as_instrumented() {
 }
 
 #[test]
+fn an_object_file_is_refused_and_a_program_with_relocations_is_not() {
+    let entry = r#"(module (import "kernel" "kernel_fork" (func $fork (result i32))) MEMORY
+        (func (export "run") (result i32) (call $fork) (call $fork) (i32.add)))"#;
+    for (memory, is_object) in
+        [(r#"(import "env" "__linear_memory" (memory 1))"#, true), (r#"(memory (export "memory") 1)"#, false)]
+    {
+        let scratch = Scratch::with("in.wat", entry.replace("MEMORY", memory));
+        scratch.run(&["in.wat", "-o", "in.wasm"]).succeeded();
+        let relocations = [custom("linking", b"\x02"), custom("reloc.CODE", b"\x03\x00")].concat();
+        scratch.write("in.wasm", [scratch.read("in.wasm"), relocations].concat());
+        let run = scratch.run(&["in.wasm", "--fork-instrument", "-o", "out.wasm"]);
+        if is_object {
+            assert!(run.refused().contains("Instrument the program that the linker makes of it"));
+            assert!(!scratch.has("out.wasm"));
+        } else {
+            run.succeeded();
+        }
+    }
+}
+
+#[test]
 fn features_that_are_switched_off_are_refused_by_binaryen() {
     for (flag, field) in [
         ("simd", "(func (result v128) (v128.const i64x2 0 0))"),

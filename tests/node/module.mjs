@@ -57,6 +57,11 @@ class Reader {
       case 0x5e:
         this.field();
         return null;
+      // What it describes, or is described by.
+      case 0x4c:
+      case 0x4d:
+        this.skipLeb();
+        return this.composite();
       default:
         throw new Error('a type that this reader does not know');
     }

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use fork_host::protocol::FRAME_MEMORY;
 use fork_host::replay::{Entry, Limit, OnAbort, Outcome, Replay, Schedule};
+use wasmparser::Payload;
 use wasmtime::{Result, bail, error::Context as _};
 
 /// Compare an instrumented module with its original under schedules of forks. Exits with 1 if they differ.
@@ -30,7 +32,7 @@ struct Cli {
     /// without a fork, and once with a larger buffer).
     #[arg(long, value_delimiter = ',', default_value = "never,child,parent,at:10,random:1")]
     schedules: Vec<String>,
-    /// The exported memory with the buffer.
+    /// The exported memory with the buffer; default: one that the pass has added for it, or else the program's.
     #[arg(long)]
     memory: Option<String>,
     /// Bytes of the buffer.
@@ -83,6 +85,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// The memory that the pass has added for frames, if it has.
+fn frame_memory(instrumented: &[u8]) -> Option<String> {
+    let payloads = wasmparser::Parser::new(0).parse_all(instrumented).filter_map(Result::ok);
+    let exports = payloads.filter_map(|payload| match payload {
+        Payload::ExportSection(exports) => Some(exports),
+        _ => None,
+    });
+    let is_it = exports.flatten().filter_map(Result::ok).any(|export| export.name == FRAME_MEMORY);
+    is_it.then(|| FRAME_MEMORY.to_owned())
+}
+
 fn compare(cli: &Cli) -> Result<bool> {
     let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let (original, instrumented) = (read(&cli.original)?, read(&cli.instrumented)?);
@@ -90,7 +103,7 @@ fn compare(cli: &Cli) -> Result<bool> {
     let plain = Replay {
         entries: cli.entry.iter().map(|entry| Entry::parse(entry)).collect(),
         export: cli.export.clone(),
-        memory: cli.memory.clone(),
+        memory: cli.memory.clone().or_else(|| frame_memory(&instrumented)),
         buffer: cli.buffer,
         buffer_at: cli.buffer_at,
         on_abort: match cli.on_abort {
@@ -101,6 +114,7 @@ fn compare(cli: &Cli) -> Result<bool> {
         limit: if cli.time == 0 { Limit::None } else { Limit::Time(Duration::from_secs(cli.time)) },
         optimize: cli.optimize,
         strict: cli.strict,
+        carry: true,
         program_args: ["program".to_owned()].into_iter().chain(cli.arg.iter().cloned()).collect(),
         dirs: cli.dir.iter().map(|dir| fork_host::wasi::parse_dir(dir)).collect(),
         ..Replay::new(&original)
