@@ -10,6 +10,7 @@
 //! resume function     start at its top, REWINDING, nothing known       → arrives where the callee is resumed, the frame
 //!                     but that frame and the callee's below it           popped, its locals the same symbols as before
 //!                     go on after it, UNWINDING                        → returns, with the same frame again
+//! both                start after the call, NORMAL                     → do the same, on the same values ([`onward`])
 //! ```
 //!
 //! On all these ways the function may do nothing that can be noticed, and nothing that could trap: a lead-in that is
@@ -19,9 +20,8 @@
 //! operations that they had, in their order, and all other functions the same bodies.
 //!
 //! It runs after the rewriting and before Binaryen's clean-up passes, which number locals anew; these are trusted. Not
-//! checked are what a resume function does once its landing has returned normally, what the transitions do beyond
-//! where they leave state and position, frames' references beyond that their numbers come back, liveness (that frames
-//! hold all that is needed), and the split into two modules.
+//! checked are what the transitions do beyond where they leave state and position, frames' references beyond that their
+//! numbers come back, and the split into two modules.
 //!
 //! A run takes as many steps as its frame has slots, and as there is code on the way to a landing, less what only
 //! chooses among landings: that is executed once for all of them ([`ways`]). So the whole grows with the code and the
