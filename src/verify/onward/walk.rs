@@ -206,9 +206,11 @@ impl<'a, 'm> Follower<'a, 'm> {
     }
 
     /// Whether anybody could notice that an operation is done, or how often. What it reads stays the same until the next turn.
+    /// Whether it can trap depends on types, which are not the same in both.
     fn is_noticed(&self, row: u32) -> bool {
-        let effects = self.world.module.shallow_effects(self.body.row(row).expr());
-        effects.calls || effects.side_effects || effects.traps || effects.generative
+        let data = self.body.row(row);
+        let effects = self.world.module.shallow_effects(data.expr());
+        data.type_() == Type::UNREACHABLE || effects.calls || effects.side_effects || effects.generative
     }
 
     /// What a condition tests, and whether it holds if that is not zero.
