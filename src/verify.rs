@@ -11,6 +11,7 @@
 //!                     but that frame and the callee's below it           popped, its locals the same symbols as before
 //!                     go on after it, UNWINDING                        → returns, with the same frame again
 //! both                start after the call, NORMAL                     → do the same, on the same values ([`onward`])
+//! resume function     start after calls that it makes then, UNWINDING  → returns, with the planned frame, or arrives
 //! ```
 //!
 //! On all these ways the function may do nothing that can be noticed, and nothing that could trap: a lead-in that is

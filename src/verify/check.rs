@@ -2,6 +2,7 @@
 //! being unwound, and from the start of the resume function with the frame that came of it.
 
 mod aborts;
+mod further;
 mod operands;
 
 use std::collections::HashMap;
@@ -69,6 +70,9 @@ fn is_number(type_: Type) -> bool {
 /// In a frame that is expected: whatever is there.
 const ANY: Cell = Cell::Initial;
 
+/// A body, a place behind a call in it, and the call's row in the function.
+type Behind<'a> = (&'a Body, Place, u32);
+
 /// A landing that unwound.
 struct Unwound {
     /// With the frame on top, and below it one of the callee.
@@ -118,12 +122,15 @@ impl<'a, 'm> Checker<'a, 'm> {
             }
         }
         for &(row, site) in &self.joined {
-            self.arrive(row, site).map_err(|problem| Failure { site: Some(site), problem })?;
+            let from = self.behind(row);
+            let join = self.body.calls[&self.rows[site.0 as usize]];
+            self.arrive(from, site, &[join]).map_err(|problem| Failure { site: Some(site), problem })?;
         }
         let places: Vec<Place> = resumed.iter().map(|returned| self.place_after(returned)).collect();
         self.output.normal.check_function(&self.resume, &places)?;
-        onward::follow(self.output.world, &self.body, &self.resume, self.shared_locals(), &resumed)
+        let called = onward::follow(self.output.world, &self.body, &self.resume, self.shared_locals(), &resumed)
             .map_err(|(site, problem)| Failure { site: Some(site), problem })?;
+        self.check_ordinary_calls(&called, &resumed)?;
         if let (Some(limit), Some(site)) = (self.output.limit, self.resumed_site()) {
             self.abort(site, limit).map_err(|problem| Failure { site: Some(site), problem })?;
         }
@@ -174,6 +181,11 @@ impl<'a, 'm> Checker<'a, 'm> {
         Place { at: returned.places[1], height: returned.height - u32::from(returned.gives) }
     }
 
+    /// Behind a call of the function itself.
+    fn behind(&self, row: u32) -> Behind<'_> {
+        (&self.body, self.body.calls[&row], row)
+    }
+
     fn own_resume(&self) -> Name {
         Name::of(self.output.resume_name(self.plan))
     }
@@ -214,7 +226,7 @@ impl<'a, 'm> Checker<'a, 'm> {
         let evaluated = is_entry.then(|| self.run_from(row, site, &state, &sets)).flatten();
         let (mut machine, arguments) = match evaluated {
             Some((machine, arguments)) => (machine, Some(arguments)),
-            None => (self.after_call(row, state.clone(), self.returned(site)), None),
+            None => (self.after_call(self.behind(row), state.clone(), self.returned(site)), None),
         };
         self.set_state(&mut machine.state, abi::State::Unwinding);
         machine.set_rules(Rules::Harmless { rebuilds: false });
@@ -224,24 +236,6 @@ impl<'a, 'm> Checker<'a, 'm> {
         Ok(Unwound { state: machine.state, start, callee, frame, arguments })
     }
 
-    /// Executes the function from a call that is being unwound to the join that it is to come to.
-    fn arrive(&self, row: u32, site: Site) -> Result<(), Problem> {
-        let mut state = self.output.world.with_callee(self.callee_number(site));
-        self.set_state(&mut state, abi::State::Unwinding);
-        let mut machine = self.after_call(row, state, self.returned(site));
-        let after = self.body.calls[&self.rows[site.0 as usize]];
-        match machine.run() {
-            Stop::Call { .. } if machine.place() == Some(after) => {
-                let is_lost = |&local: &u32| machine.locals()[local as usize] != Value::local(local);
-                let lost = self.plan.landing(site).live.iter().copied().find(is_lost);
-                lost.map_or(Ok(()), |local| Err(Problem::LostOnTheWay(local)))
-            }
-            Stop::Call { function, .. } => Err(Problem::CallsUnwinding(function.text())),
-            Stop::Return => Err(Problem::MissesJoin),
-            Stop::Fault(fault) => Err(Problem::NoWayOut(fault)),
-        }
-    }
-
     /// What the callee returns when it is unwound.
     fn returned(&self, site: Site) -> Value {
         let landing = self.plan.landing(site);
@@ -249,12 +243,13 @@ impl<'a, 'm> Checker<'a, 'm> {
         if is_known && is_number(landing.result) { Value::Bits(0) } else { Value::Unknown }
     }
 
-    /// A machine that is about to go on after the call, which has returned a value.
-    fn after_call(&self, row: u32, state: State, returned: Value) -> Machine<'_, 'm> {
-        let after = self.body.calls[&row];
-        let locals = (0..self.body.locals.len() as u32).map(Value::local).collect();
+    /// A machine that is about to go on behind a call, which has returned a value.
+    fn after_call<'s>(&'s self, (body, after, row): Behind<'s>, state: State, returned: Value) -> Machine<'s, 'm> {
+        let is_shared = |local: u32| (local as usize) < self.shared_locals() || std::ptr::eq(body, &self.body);
+        let value = |local| if is_shared(local) { Value::local(local) } else { Value::Unknown };
+        let locals = (0..body.locals.len() as u32).map(value).collect();
         let rules = Rules::Harmless { rebuilds: false };
-        let mut machine = Machine::new(self.output.world, state, &self.body, after, locals, rules);
+        let mut machine = Machine::new(self.output.world, state, body, after, locals, rules);
         if self.body.row(row).type_().is_concrete() {
             machine.push(returned);
         }

@@ -24,10 +24,10 @@
 mod same;
 mod walk;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::plan::Site;
-use crate::verify::body::Body;
+use crate::verify::body::{Body, Place};
 use crate::verify::violation::Problem;
 use crate::verify::world::World;
 use same::{Same, Side, Term};
@@ -48,14 +48,25 @@ pub struct Returned {
     pub reloaded: Vec<bool>,
 }
 
-/// Follows both functions from where landings have returned. A failure is the site's that led there.
+/// A call that both come to.
+pub struct Called {
+    /// The function's.
+    pub row: u32,
+    /// Behind the resume function's, without the result.
+    pub after: Place,
+}
+
+/// Follows both functions from where landings have returned. Gives the calls that they come to. A failure is the site's that
+/// led there.
 pub fn follow(
     world: &World<'_>,
     function: &Body,
     resume: &Body,
     locals: usize,
     returned: &[Returned],
-) -> Result<(), (Site, Problem)> {
+) -> Result<Vec<Called>, (Site, Problem)> {
+    let [own, other] = [function, resume];
+    let mut called = BTreeMap::new();
     let mut followers = [Follower::new(world, function, Side::Function), Follower::new(world, resume, Side::Resume)];
     let mut found: HashMap<Pair, (Same, Site)> = HashMap::new();
     let mut open = Vec::new();
@@ -79,12 +90,18 @@ pub fn follow(
     while let Some(places) = open.pop() {
         let (same, site) = found[&places].clone();
         let [function, resume] = [0, 1].map(|i| followers[i].turn(places[i], &same));
-        let otherwise = || (site, Problem::GoesOnOtherwise(resume.address));
+        let address = other.row(resume.row).expression;
+        let otherwise = || (site, Problem::GoesOnOtherwise(address));
         if function.what != resume.what || function.operands.len() != resume.operands.len() {
             return Err(otherwise());
         }
         if function.operands != resume.operands {
-            return Err((site, Problem::GoesOnWithOther(resume.address)));
+            return Err((site, Problem::GoesOnWithOther(address)));
+        }
+        if let (Some(_), [way]) = (own.calls.get(&function.row), resume.ways.as_slice()) {
+            let result = u32::from(own.row(function.row).type_().is_concrete());
+            let after = Place { at: way.at, height: way.stack.len() as u32 - result };
+            called.insert([function.row, way.at], Called { row: function.row, after });
         }
         let locals = [function.locals, resume.locals];
         for ways in [[function.ways, resume.ways], [function.thrown, resume.thrown]] {
@@ -93,7 +110,7 @@ pub fn follow(
             }
         }
     }
-    Ok(())
+    Ok(called.into_values().collect())
 }
 
 /// Where both go on together, with what is the same there. `None` if they do not.

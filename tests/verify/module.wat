@@ -51,6 +51,16 @@
     (call $note (local.get $a))
     (local.get $x))
 
+  ;; Two calls that go on alike, in a loop.
+  (func $meet_again (param $n i32)
+    (local $x i32)
+    (loop $top
+      (if (local.get $n)
+        (then (local.set $x (call $leaf (i32.const 1))))
+        (else (local.set $x (call $other (i32.const 2)))))
+      (call $note (local.get $x))
+      (br_if $top (local.tee $n (i32.sub (local.get $n) (i32.const 1))))))
+
   ;; Parts with so many sites that they are chosen by comparisons: what is in a loop is not chosen in front of it.
   (func $chain (param $n i32)
     (loop $first

@@ -266,6 +266,19 @@ mutations! {
             let operand = code.find(|f| f.expr.kind() == Kind::LocalGet && f.is_in(Kind::Store));
             code.replace(operand, code.build.local_get(0, Type::I32));
         };
+    an_ordinary_call_of_the_resume_function_is_not_unwound: "loop", "site 0, the call call $leaf: unwinding does not lead from the call",
+        |module| {
+            let code = Code::of(module, "loop.resume");
+            let call = code.find(|f| f.calls("leaf") && !f.calls("leaf.resume"));
+            code.replace(call, code.build.i32_or(call.expr, trap_while_unwinding(code)));
+        };
+    a_way_to_a_join_traps_in_the_resume_function: "meet_again", "unwinding does not lead from the call to the end of the function",
+        |module| {
+            let code = Code::of(module, "meet_again.resume");
+            let set = code.find(|f| f.expr.kind() == Kind::LocalSet && calls(f.expr.child(0), "leaf"));
+            let trap = code.build.drop(trap_while_unwinding(code));
+            code.replace(set, code.build.block(None, &[set.expr, trap], None));
+        };
     a_call_after_the_landing_is_lost: "leaf", "the resume function does not go on as the function does",
         |module| {
             let code = Code::of(module, "leaf.resume");
@@ -470,4 +483,10 @@ fn put_store_in(module: Module<'_>, helper: &str, before: u32) {
     store.set_child(0, code.build.i32_sub(code.build.global_get("fork.position", Type::I32), code.build.i32(before)));
     store.set_child(1, code.build.i32(1));
     code.replace(moved, code.build.block(None, &[moved.expr, store], None));
+}
+
+/// A zero that traps unless the state is normal.
+fn trap_while_unwinding(code: Code<'_>) -> Expr<'_> {
+    let state = code.build.global_get("fork.state", Type::I32);
+    code.build.if_(state, code.build.unreachable(), Some(code.build.i32(0)))
 }

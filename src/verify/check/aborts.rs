@@ -18,7 +18,7 @@ impl<'m> Checker<'_, 'm> {
         state.globals.insert(limit, Value::Bits(0));
         let start = world.position_in(&state).ok_or(Problem::NoAbort)?;
         self.set_state(&mut state, abi::State::Unwinding);
-        let mut machine = self.after_call(self.rows[site.0 as usize], state, self.returned(site));
+        let mut machine = self.after_call(self.behind(self.rows[site.0 as usize]), state, self.returned(site));
         let stop = machine.run();
         let is_resumed = matches!(&stop, Stop::Call { function, .. } if *function == self.own_resume());
         if !is_resumed || !self.is_aborting(&machine.state) {

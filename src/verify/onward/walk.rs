@@ -20,8 +20,8 @@ pub struct Turn {
     pub ways: Vec<Way>,
     /// Where it goes on if it throws.
     pub thrown: Vec<Way>,
-    /// The address of its expression.
-    pub address: usize,
+    /// Its expression.
+    pub row: u32,
 }
 
 pub struct Way {
@@ -173,8 +173,7 @@ impl<'a, 'm> Follower<'a, 'm> {
     }
 
     fn made(&self, walk: Walk<'_>, row: u32, what: What, operands: Vec<Term>, ways: Vec<Way>) -> Turn {
-        let address = self.body.row(row).expression;
-        Turn { what, operands, locals: walk.locals, ways, thrown: Vec::new(), address }
+        Turn { what, operands, locals: walk.locals, ways, thrown: Vec::new(), row }
     }
 
     /// A turn that is an operation, and goes on behind it, unless it never does.
