@@ -28,6 +28,10 @@ pub fn differences(
     reserve: u64,
     outcome: &Outcome,
 ) -> Result<Vec<String>> {
+    // Answers beyond what was kept are not there to be given again.
+    if outcome.trace.count as usize > outcome.trace.events.len() {
+        return Ok(Vec::new());
+    }
     let body = || run(original, root, args, reserve, outcome);
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(2 * STACK).spawn_scoped(scope, body)?;
