@@ -159,7 +159,7 @@ struct ComparisonFinder : public PostWalker<ComparisonFinder> {
 };
 
 // A host can compare the objects that it is given at once. Engines' string functions go by what is in them.
-bool compares(Function& func) {
+bool can_compare(Function& func) {
   if (!func.imported()) {
     ComparisonFinder finder;
     finder.walk(func.body);
@@ -176,23 +176,116 @@ bool compares(Function& func) {
   return func.module != "wasm:js-string" && std::count_if(params.begin(), params.end(), is_object) > 1;
 }
 
+bool is_below(HeapType type, const Types& types) {
+  return std::any_of(types.begin(), types.end(), [&](HeapType above) { return HeapType::isSubType(type, above); });
+}
+
+// Types through which other modules get at objects of this one: those of what it imports and exports, and what is in
+// their objects. Of functions only what they say: an abstract type is taken for what a host hands around, unless
+// modules are linked that can look into it.
+class SharedTypes {
+  Module& module;
+  Types types;
+
+  void add(Type type, bool abstract) {
+    for (auto part : type) {
+      if (!part.isRef()) {
+        continue;
+      }
+      auto heap = part.getHeapType();
+      if (!heap.isBasic()) {
+        types.insert(heap);
+      } else if (HeapType top = heap.getTop(); abstract && !heap.isBottom()) {
+        if (top.isMaybeShared(HeapType::any) || top.isMaybeShared(HeapType::ext)) {
+          types.insert(HeapTypes::any.getBasic(heap.getShared()));
+        }
+      }
+    }
+  }
+
+  void add_parts(HeapType type) {
+    if (type.isStruct()) {
+      for (auto& field : type.getStruct().fields) {
+        add(field.type, true);
+      }
+    } else if (type.isArray()) {
+      add(type.getArray().element.type, true);
+    } else if (type.isSignature()) {
+      add(type.getSignature().params, false);
+      add(type.getSignature().results, false);
+    }
+  }
+
+public:
+  SharedTypes(Module& module, bool is_linked) : module(module) {
+    auto add_function = [&](Function& func) {
+      // What engines provide is known.
+      if (!func.imported() || !func.module.startsWith("wasm:")) {
+        add(func.getParams(), is_linked);
+        add(func.getResults(), is_linked);
+      }
+    };
+    ModuleUtils::iterImportedFunctions(module, [&](Function* func) { add_function(*func); });
+    ModuleUtils::iterImportedGlobals(module, [&](Global* global) { add(global->type, is_linked); });
+    ModuleUtils::iterImportedTables(module, [&](Table* table) { add(table->type, is_linked); });
+    ModuleUtils::iterImportedTags(module, [&](Tag* tag) { add(tag->params(), is_linked); });
+    for (auto& item : module.exports) {
+      if (item->kind == ExternalKind::Function) {
+        add_function(*module.getFunction(*item->getInternalName()));
+      } else if (item->kind == ExternalKind::Global) {
+        add(module.getGlobal(*item->getInternalName())->type, true);
+      } else if (item->kind == ExternalKind::Table) {
+        add(module.getTable(*item->getInternalName())->type, true);
+      } else if (item->kind == ExternalKind::Tag) {
+        add(module.getTag(*item->getInternalName())->params(), is_linked);
+      }
+    }
+    // Who has an object can look into it, whatever else it is.
+    auto all = ModuleUtils::collectHeapTypes(module);
+    for (size_t before = 0; before != types.size();) {
+      before = types.size();
+      auto known = types;
+      for (auto type : all) {
+        if (is_below(type, known)) {
+          types.insert(type);
+          add_parts(type);
+        }
+      }
+    }
+  }
+
+  bool contain(HeapType type) const { return is_below(type, types); }
+};
+
+bool has_mutable_parts(HeapType type) {
+  if (type.isArray()) {
+    return type.getArray().element.mutable_ == Mutable;
+  }
+  auto& fields = type.getStruct().fields;
+  return std::any_of(fields.begin(), fields.end(), [](const Field& field) { return field.mutable_ == Mutable; });
+}
+
 // Finds constant expressions that hold objects which must be those of the parent.
 struct HolderFinder : public PostWalker<HolderFinder, UnifiedExpressionVisitor<HolderFinder>> {
   const Types& written;
+  const SharedTypes& shared;
+  // A child gets copies of some objects.
+  bool are_copied;
   // Objects of any type count.
   bool any;
   // Globals that hold such objects.
   std::unordered_set<Name> holders;
   bool found;
 
-  HolderFinder(const Types& written, bool any) : written(written), any(any), found(false) {}
+  HolderFinder(const Types& written, const SharedTypes& shared, bool are_copied, bool compares)
+      : written(written), shared(shared), are_copied(are_copied), any(are_copied && compares), found(false) {}
 
   void visitExpression(Expression* curr) {
     if (curr->is<StructNew>() || curr->is<ArrayNew>() || curr->is<ArrayNewFixed>()) {
       auto made = curr->type.getHeapType();
-      found = found || any || std::any_of(written.begin(), written.end(), [&](HeapType type) {
-                return HeapType::isSubType(made, type);
-              });
+      // Another module can change them, too, or compare them with others.
+      auto is_others = [&]() { return (are_copied || has_mutable_parts(made)) && shared.contain(made); };
+      found = found || any || is_below(made, written) || is_others();
     } else if (auto* get = curr->dynCast<GlobalGet>()) {
       found = found || holders.count(get->name);
     }
@@ -222,7 +315,7 @@ bool makes_objects(Module& module) {
 
 } // namespace
 
-rust::Vec<ObjectHolder> list_changing_objects(Module& module, bool are_copied) {
+rust::Vec<ObjectHolder> list_changing_objects(Module& module, bool are_copied, bool is_linked) {
   rust::Vec<ObjectHolder> rows;
   if (!module.features.hasGC() || !makes_objects(module)) {
     return rows;
@@ -232,7 +325,7 @@ rust::Vec<ObjectHolder> list_changing_objects(Module& module, bool are_copied) {
     bool compares = false;
   };
   ModuleUtils::ParallelFunctionAnalysis<Use> analysis(module, [&](Function* func, Use& use) {
-    use.compares = compares(*func);
+    use.compares = can_compare(*func);
     if (func->imported()) {
       add_arrays_of_import(*func, use.written);
     } else {
@@ -240,12 +333,13 @@ rust::Vec<ObjectHolder> list_changing_objects(Module& module, bool are_copied) {
     }
   });
   Types written;
-  bool any = false;
+  bool compares = false;
   for (auto& [_, use] : analysis.map) {
     written.insert(use.written.begin(), use.written.end());
-    any = any || (are_copied && use.compares);
+    compares = compares || use.compares;
   }
-  HolderFinder finder(written, any);
+  SharedTypes shared(module, is_linked);
+  HolderFinder finder(written, shared, are_copied, compares);
   // Constant expressions read globals in front of them.
   for (auto& global : module.globals) {
     if (!global->imported() && finder.holds(global->init)) {

@@ -18,8 +18,9 @@ void add_drop_again(Module& module, rust::Str name, rust::Slice<const SegmentRow
                     rust::Slice<const rust::String> globals);
 
 // Globals, tables and passive element segments with objects that must be those of the parent: the program writes to
-// them, or they hold such ones, or, if other objects are copied for a child, the program compares objects.
-rust::Vec<ObjectHolder> list_changing_objects(Module& module, bool are_copied);
+// them, or they hold such ones, or, if other objects are copied for a child, the program compares objects. So can other
+// modules, as far as they get at the objects; linked ones at all that goes in and out.
+rust::Vec<ObjectHolder> list_changing_objects(Module& module, bool are_copied, bool is_linked);
 // Makes globals mutable. One that a constant expression reads stays as it is, and functions read a copy from now on.
 // Returns the names of the mutable ones; empty if a global is imported or exported.
 rust::Vec<rust::String> make_globals_mutable(Module& module, rust::Slice<const rust::String> names);

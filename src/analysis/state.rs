@@ -9,7 +9,8 @@
 //! - objects that a global starts with and that the program changes, and those that hold such ones. They are kept in a
 //!   table, as what mutable globals of references hold is, or the module is refused. Where other objects are copied for a
 //!   child, because tables or imported globals hold them, and the program compares objects, all that globals start with are kept so: what was
-//!   one object in the parent is one in the child;
+//!   one object in the parent is one in the child. What other modules can get at, by the types of imports and exports, they can
+//!   change and compare;
 //! - such objects in passive element segments: the module is refused.
 
 use std::collections::HashSet;
@@ -17,7 +18,7 @@ use std::collections::HashSet;
 use crate::analysis::fork_path::{ForkPath, kind};
 use crate::error::Error;
 use crate::ir::{GlobalRow, Hierarchy, Module, Name, SegmentRow, TableRow, Type};
-use crate::options::{Options, Refs};
+use crate::options::{Options, Refs, Sharing};
 
 #[derive(Default)]
 pub struct HiddenState {
@@ -44,7 +45,7 @@ impl HiddenState {
         let are_copied = options.refs == Refs::Tables
             || module.tables().iter().any(|t| !t.of_functions && is_open(t))
             || module.globals().iter().any(is_held);
-        let holders = module.changing_objects(are_copied);
+        let holders = module.changing_objects(are_copied, options.sharing != Sharing::None);
         let of_kind = |kind| holders.iter().filter(move |h| h.kind == kind).map(|h| h.name.clone());
         if let Some(segment) = of_kind(2).next() {
             return Err(Error::ObjectInSegment(segment));

@@ -391,7 +391,7 @@ pub mod bridge {
         fn list_dropped_segments(module: Pin<&mut Module>) -> Vec<SegmentRow>;
         fn note_drops(module: Pin<&mut Module>, segments: &[SegmentRow], globals: &[String]);
         fn add_drop_again(module: Pin<&mut Module>, name: &str, segments: &[SegmentRow], globals: &[String]);
-        fn list_changing_objects(module: Pin<&mut Module>, are_copied: bool) -> Vec<ObjectHolder>;
+        fn list_changing_objects(module: Pin<&mut Module>, are_copied: bool, is_linked: bool) -> Vec<ObjectHolder>;
         fn make_globals_mutable(module: Pin<&mut Module>, names: &[String]) -> Vec<String>;
 
         fn register_pass(name: &str, description: &str);

@@ -20,9 +20,10 @@ impl<'m> Module<'m> {
     }
 
     /// Globals, tables and passive element segments with objects that must be those of the parent: the program writes to
-    /// them, or they hold such ones, or, if other objects are copied for a child, the program compares objects.
-    pub fn changing_objects(self, are_copied: bool) -> Vec<ObjectHolder> {
-        bridge::list_changing_objects(self.pin(), are_copied)
+    /// them, or they hold such ones, or, if other objects are copied for a child, the program compares objects. So can
+    /// other modules, as far as they get at the objects; linked ones at all that goes in and out.
+    pub fn changing_objects(self, are_copied: bool, is_linked: bool) -> Vec<ObjectHolder> {
+        bridge::list_changing_objects(self.pin(), are_copied, is_linked)
     }
 
     /// Makes globals mutable, or, where a constant expression reads one, adds a mutable copy that functions read instead.
