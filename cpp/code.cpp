@@ -65,7 +65,13 @@ struct Reader : public OverriddenVisitor<Reader> {
     row.has_value = curr->value;
     row.has_condition = curr->condition;
   }
-  void read(BrOn* curr) { row.name = as_number(curr->name); }
+  void read(BrOn* curr) {
+    row.name = as_number(curr->name);
+    auto type = curr->castType;
+    row.operation = wasm::hash(int(curr->op));
+    rehash(row.operation, type.isRef() ? type.getHeapType().getID() : 0);
+    rehash(row.operation, type.isRef() && type.isNullable());
+  }
   void read(Switch* curr) {
     row.has_value = curr->value;
     row.target = code.targets.size();

@@ -317,9 +317,16 @@ bool give_up_exactness(Module& module) {
       changes = true;
     }
   }
+  for (auto& table : module.tables) {
+    if (!table->imported() && is_exact(table->type)) {
+      table->type = inexact(table->type);
+      changes = true;
+    }
+  }
   for (auto& segment : module.elementSegments) {
     if (is_exact(segment->type)) {
       segment->type = inexact(segment->type);
+      changes = true;
     }
   }
   if (changes) {
@@ -327,6 +334,16 @@ bool give_up_exactness(Module& module) {
     rewriter.mapTypes(types);
     rewriter.mapTypeNamesAndIndices(types);
     struct Walker : public PostWalker<Walker> {
+      void visitTableGet(TableGet* curr) {
+        if (curr->type != Type::unreachable) {
+          curr->type = getModule()->getTable(curr->table)->type;
+        }
+      }
+      void visitTryTable(TryTable* curr) {
+        for (auto& type : curr->sentTypes) {
+          type = inexact(type);
+        }
+      }
       void visitGlobalGet(GlobalGet* curr) { curr->type = getModule()->getGlobal(curr->name)->type; }
       void visitCall(Call* curr) { note(curr, getModule()->getFunction(curr->target)->type.getHeapType()); }
       void visitCallIndirect(CallIndirect* curr) { note(curr, curr->heapType); }

@@ -6,8 +6,10 @@ pub mod spelling;
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::Path;
 
 use crate::error::Error;
+use crate::output;
 
 /// The prefix of all our pass arguments.
 pub const PREFIX: &str = "fork-instrument-";
@@ -354,20 +356,33 @@ pub fn mistake(words: &[String]) -> Option<Error> {
     given_twice(words).or_else(|| later::check(words)).or_else(|| resume_file_taken(words))
 }
 
-/// A file of resume functions that the command line names elsewhere: as its input, or for what Binaryen writes besides
-/// modules.
+/// The file of resume functions of a command line. Of several, Binaryen hands on the last.
+fn resume_file(words: &[String]) -> Option<&str> {
+    let files = pass_arguments(words).filter(|(key, _)| key.strip_prefix(PREFIX) == Some("resume"));
+    files.map(|(_, file)| file).last()
+}
+
+/// Options of Binaryen's that name a file, besides those for modules.
+const FILE_OPTIONS: [&str; 5] = ["--symbolmap", "--output-source-map", "-osm", "--input-source-map", "-ism"];
+
+/// A file of resume functions that the command line names elsewhere: as its input, as a list of names, or for what Binaryen
+/// writes besides modules.
 fn resume_file_taken(words: &[String]) -> Option<Error> {
-    let (_, file) = pass_arguments(words).find(|(key, _)| key.strip_prefix(PREFIX) == Some("resume"))?;
-    let place = |name: &str| std::fs::canonicalize(name).unwrap_or_else(|_| name.into());
+    let file = resume_file(words)?;
     let is_output = |option: &str| option == "-o" || option == "--output";
-    let values = words.iter().zip(&words[1..]).filter_map(|(before, word)| match word.split_once('=') {
-        Some((option, value)) if option.starts_with('-') => Some(value).filter(|_| !is_output(option)),
-        _ => Some(word.as_str()).filter(|_| !is_output(before)),
+    let is_file_option = |option: &str| FILE_OPTIONS.contains(&option);
+    // Whatever else is a file.
+    let is_file = |value: &str| std::fs::metadata(value).is_ok_and(|data| data.is_file());
+    let named = words.iter().zip(&words[1..]).filter_map(|(before, word)| match word.split_once('=') {
+        Some((option, value)) if option.starts_with('-') => {
+            (!is_output(option) && (is_file_option(option) || is_file(value))).then_some(value)
+        }
+        _ => (!is_output(before) && (is_file_option(before) || is_file(word))).then_some(word.as_str()),
     });
-    let is_other = |value: &&str| !value.is_empty() && place(value) == place(file);
-    // Devices can be written to more than once.
-    let is_file = |value: &&str| std::fs::metadata(value).map_or(true, |data| data.is_file());
-    values.filter(is_file).find(is_other).map(|_| Error::ResumeFileTaken(file.to_owned()))
+    let lists = pass_arguments(words).filter_map(|(_, value)| value.strip_prefix('@'));
+    let place = output::place(Path::new(file));
+    let is_taken = named.chain(lists).any(|name| output::place(Path::new(name)) == place);
+    is_taken.then(|| Error::ResumeFileTaken(file.to_owned()))
 }
 
 /// A list of names that a command line gives twice. Binaryen hands only the last on, and without the names of the first a

@@ -120,10 +120,10 @@ pub fn writable(path: &Path) -> io::Result<PathBuf> {
         // Opening a pipe and closing it again would be its end for whoever reads it.
         Ok(_) => {
             rustix::fs::access(path, rustix::fs::Access::WRITE_OK)?;
-            Ok(resolve(path))
+            Ok(place(path))
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let target = resolve(path);
+            let target = place(path);
             if folder_of(&target).is_dir() { Ok(target) } else { Err(e) }
         }
         Err(e) => Err(e),
@@ -132,7 +132,7 @@ pub fn writable(path: &Path) -> io::Result<PathBuf> {
 
 /// The one path of a file, whether there is one or not: what a link points to takes the new content. Pipes and devices are
 /// written to as they are, and so is a file that has lost its name, which a process can still have open.
-fn resolve(path: &Path) -> PathBuf {
+pub fn place(path: &Path) -> PathBuf {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => {
             let is_it = |found: &PathBuf| {
@@ -183,14 +183,14 @@ pub fn converges() -> bool {
 
 /// Whether Binaryen writes to this file, too.
 pub fn is_taken(destination: &Path) -> bool {
-    let destination = resolve(destination);
+    let destination = place(destination);
     let is_it = |o: &Output| o.destination == destination && matches!(o.bytes, Bytes::File(_));
     outputs().files.iter().any(is_it)
 }
 
 /// Adds a file that is written if, and only if, the main output is; instead of one that was added before.
 pub fn add(destination: &Path, bytes: Vec<u8>) {
-    let destination = resolve(destination);
+    let destination = place(destination);
     let mut outputs = outputs();
     outputs.files.retain(|o| o.destination != destination || matches!(o.bytes, Bytes::File(_)));
     outputs.files.push(Output { destination, bytes: Bytes::Memory(bytes) });
@@ -221,7 +221,11 @@ pub fn finish() -> Result<(), String> {
         if outputs.closed_world && separate::is_one_of_several(&bytes) {
             return Err(format!("--fork-instrument: {}", Error::ClosedWorldAfterwards(name)));
         }
-        if let Some(pass) = outputs.refused_pass.clone().filter(|_| separate::is_instrumented(&bytes)) {
+        if let Some(pass) = outputs
+            .refused_pass
+            .clone()
+            .filter(|_| separate::is_instrumented(&bytes) || separate::is_one_of_several(&bytes))
+        {
             return Err(format!("--fork-instrument: {}", Error::PassAfterwards { pass, output: name }));
         }
         if outputs.limited

@@ -293,8 +293,12 @@ fn find_roots(module: Module<'_>, path: &ForkPath, options: &Options) -> Roots {
         Some(patterns) => patterns.iter().any(|p| p.matches(name)),
         None => path.has_open_place(),
     };
+    // A host can tell whether an export is the same function as one that it gets otherwise: no wrapper is.
+    let referenced: HashSet<Name> = path.sites(kind::REF_FUNC).filter_map(|site| site.target()).collect();
+    let is_seen =
+        |name: &String| exported.contains_key(name) && (path.has_open_place() || referenced.contains(&Name::of(name)));
     let mut tested: BTreeSet<String> =
-        in_tables.into_iter().map(|f| path.function(f).name().text()).filter(|n| named(n)).collect();
+        in_tables.into_iter().map(|f| path.function(f).name().text()).filter(|n| named(n) || is_seen(n)).collect();
     tested.extend(exported.keys().filter(|name| path.is_only_exported(Name::of(name))).cloned());
     let wrapped = exported.into_iter().filter(|(name, _)| !tested.contains(name)).collect();
     Roots { wrapped, tested, resume_exports }
@@ -340,6 +344,12 @@ fn choose_table(module: Module<'_>, runtime: &Runtime) -> ResumeTable {
         [own] if !module.facts().reference_types => {
             if own.imported || !own.of_functions || !runtime.separate {
                 return ResumeTable::Switch;
+            }
+            if module.exports().iter().any(|export| export.kind == 1 && export.item == own.name) {
+                input::warn(
+                    "resume functions go behind the end of the exported table, and hosts that count on its size find another: pass \
+                     --enable-reference-types if the engine has it",
+                );
             }
             ResumeTable::Table { name: own.name.clone(), base: own.initial, is64: own.is64 }
         }

@@ -646,7 +646,8 @@ fn later_passes_that_would_change_one_of_two_modules_only_are_refused() {
 
 #[test]
 fn later_passes_that_would_break_forks_are_refused() {
-    for pass in ["--spill-pointers", "--stack-check", "--memory64-lowering", "--multi-memory-lowering"] {
+    let lowerings = ["--memory64-lowering", "--multi-memory-lowering", "--multi-memory-lowering-with-bounds-checks"];
+    for pass in ["--spill-pointers", "--stack-check"].into_iter().chain(lowerings) {
         let session = Session::new();
         let message = session.run(&["--fork-instrument", pass]).refused();
         assert!(message.contains(&format!("{pass} comes later")), "{message}");
@@ -654,12 +655,16 @@ fn later_passes_that_would_break_forks_are_refused() {
         let repeated = session.run(&[pass, "--fork-instrument", "-O2", "--converge"]).refused();
         assert!(repeated.contains("in a command without --converge"), "{repeated}");
         assert!(!session.0.has("out.wasm"));
-        session.run(&["--fork-instrument"]).succeeded();
+        let program = Scratch::with(
+            "in.wat",
+            MODULE.replacen("(memory", "(global $__stack_pointer (mut i32) (i32.const 99)) (memory", 1),
+        );
+        program.run(&["in.wat", "-all", "-g", "--fork-instrument", "-o", "out.wasm"]).succeeded();
         for (format, ending) in [("--emit-text", "wat"), ("-g", "wasm")] {
             let later = format!("later.{ending}");
-            let message = session.0.run(&["out.wasm", "-all", pass, format, "-o", &later]).refused();
+            let message = program.run(&["out.wasm", "-all", pass, format, "-o", &later]).refused();
             assert!(message.contains("is instrumented") && message.contains(pass), "{message}");
-            assert!(!session.0.has(&later));
+            assert!(!program.has(&later));
         }
         // Without ours, Binaryen's passes are nobody's.
         let others = ["(module (memory 1) (global $__stack_pointer (mut i32) (i32.const 9)))", "other.wat"];
@@ -672,13 +677,46 @@ fn later_passes_that_would_break_forks_are_refused() {
 #[test]
 fn a_resume_file_that_the_command_line_names_elsewhere_is_refused() {
     let session = Session::new();
-    for (file, others) in [("in.wat", &[][..]), ("./in.wat", &[]), ("map", &["--symbolmap=map"])] {
+    session.0.write("list", "kernel.kernel_fork");
+    for (file, others) in [
+        ("in.wat", &[][..]),
+        ("./in.wat", &[]),
+        ("map", &["--symbolmap=./map"]),
+        ("./map", &["-osm", "map"]),
+        ("list", &["--pass-arg=fork-instrument-entry@@list"]),
+        // Binaryen hands on the last.
+        ("in.wat", &["--pass-arg=fork-instrument-resume@second.wasm", "--pass-arg=fork-instrument-resume@in.wat"]),
+    ] {
         let resume = format!("--pass-arg=fork-instrument-resume@{file}");
         let message = session.run(&[&["--fork-instrument", &resume], others].concat()).refused();
         assert!(message.contains("names that file elsewhere"), "{message}");
-        assert_eq!(session.0.files(), ["in.wat"], "{file}");
+        assert_eq!(session.0.files(), ["in.wat", "list"], "{file}");
     }
     assert_eq!(session.0.read_text("in.wat"), MODULE);
+    // A value that is no file.
+    session.run(&["--fork-instrument", "--pass-arg=fork-instrument-resume@2", "-ol", "2"]).succeeded();
+    assert!(session.0.has("2"));
+}
+
+#[test]
+fn exported_functions_that_hosts_can_get_otherwise_are_those_functions() {
+    let opened = r#"(table (export "table") 2 funcref) (elem (i32.const 0) $callback)"#;
+    let handed = r#"(import "env" "take" (func $take (param funcref)))
+        (func (export "give") (call $take (ref.func $callback)))"#;
+    for (more, options) in [(opened, &["--pass-arg=fork-instrument-roots@main"][..]), (handed, &[])] {
+        let (imports, rest) =
+            if more.starts_with("(import") { more.split_at(more.find('\n').unwrap()) } else { ("", more) };
+        let module = format!(
+            r#"(module (import "kernel" "kernel_fork" (func $fork (result i32))) {imports} (memory (export "memory") 1) {rest}
+                (func $callback (export "callback") (result i32) (call $fork))
+                (func $main (export "main") (result i32) (call $callback)))"#
+        );
+        let scratch = Scratch::with("in.wat", module);
+        let pass = ["in.wat", "--fork-instrument", "-S", "-o", "out.wat"];
+        scratch.run(&[&ALL[..], &pass, options].concat()).succeeded();
+        let text = scratch.read_text("out.wat");
+        assert!(text.contains(r#"(export "callback" (func $callback))"#), "{text}");
+    }
 }
 
 #[test]

@@ -107,6 +107,27 @@ fn a_module_that_is_left_as_it_is_has_an_empty_second_module() {
 }
 
 #[test]
+fn resume_functions_in_an_exported_table_are_a_warning() {
+    for (export, warnings) in [(r#"(export "table")"#, 1), ("", 0)] {
+        let wat = format!(
+            r#"(module
+                (import "kernel" "kernel_fork" (func $fork (result i32)))
+                (memory (export "memory") 1)
+                (table {export} 1 funcref)
+                (elem (i32.const 0) $run)
+                (func $run (export "run") (result i32) (i32.add (call $fork) (i32.const 1))))"#
+        );
+        let scratch = Scratch::with("in.wat", wat);
+        let mvp = ["--mvp-features", "--enable-mutable-globals", "in.wat", "-o", "first.wasm", "--fork-instrument"];
+        let resume = "--pass-arg=fork-instrument-resume@second.wasm";
+        let run = scratch.run(&[&mvp[..], &[resume]].concat()).succeeded();
+        assert_eq!(run.warnings().len(), warnings, "{}", run.stderr);
+        let run = scratch.run(&[&mvp[..], &[resume, "--enable-reference-types"]].concat()).succeeded();
+        assert!(run.warnings().is_empty(), "{}", run.stderr);
+    }
+}
+
+#[test]
 fn wasi_that_resume_functions_call_works_on_the_programs_memory() {
     let wat = r#"(module
         (import "kernel" "kernel_fork" (func $fork (result i32)))

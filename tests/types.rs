@@ -52,6 +52,9 @@ fn other_modules_have_the_types_of_an_optimised_program() {
     for passes in [&["--dae"][..], &["-O2"], &["-O3", "--local-subtyping"], &["-Oz"]] {
         for resume in [&[][..], &["--pass-arg=fork-instrument-resume@resume.wasm"]] {
             let scratch = Scratch::with("in.wat", PROGRAM);
+            let before = [&ALL[..], &["in.wat", "-S", "-o", "-"], passes].concat();
+            let text = scratch.run(&before).succeeded().text();
+            assert!(text.contains("(param (ref (exact $cell)))"), "nothing gives up being exact: {text}");
             let options = ["--disable-custom-descriptors", "in.wat", "-o", "out.wasm"];
             let ours = ["--fork-instrument", "--pass-arg=fork-instrument-refs@tables"];
             scratch.run(&[&ALL[..], &options, passes, &ours, resume].concat()).succeeded();

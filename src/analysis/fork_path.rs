@@ -202,7 +202,7 @@ impl ForkPath {
         }
         path.close(module, &calls, options);
         path.find_forking_types(module, &calls, options);
-        path.others = calls.into_iter().filter(|c| c.kind >= kind::TABLE_WRITE).collect();
+        path.others = calls.into_iter().filter(|c| c.kind >= kind::REF_FUNC).collect();
         let all = path.functions.iter().zip(&path.reasons);
         path.quiet = all.filter(|(_, reason)| reason.is_none()).map(|(function, _)| function.name).collect();
         path.quiet.sort_unstable();
@@ -500,7 +500,7 @@ impl ForkPath {
 
     /// Sites of a kind that is no call and no reference, in functions on the path or not.
     pub fn sites(&self, kind: u32) -> impl Iterator<Item = &CallSite> {
-        debug_assert!(kind >= kind::TABLE_WRITE);
+        debug_assert!(kind >= kind::REF_FUNC);
         self.others.iter().filter(move |c| c.kind == kind)
     }
 

@@ -1,6 +1,6 @@
 //! Passes behind ours on a command line. They run on the first module, and a second has been taken out of it by then.
 
-use super::{PASS_NAME, PREFIX, pass_arguments};
+use super::PASS_NAME;
 use crate::error::Error;
 
 /// Passes that change what code does or may use, or what modules import and export: one of two modules is not enough. All
@@ -94,7 +94,7 @@ pub fn check(words: &[String]) -> Option<Error> {
     if let Some(pass) = later().find(|name| OF_THE_PROGRAM.contains(name)) {
         return Some(Error::LaterPassOfProgram { pass: pass.to_owned(), earlier });
     }
-    let (_, second) = pass_arguments(words).find(|(key, _)| key.strip_prefix(PREFIX) == Some("resume"))?;
+    let second = super::resume_file(words)?;
     let error = |pass: &str, earlier: &'static str| {
         Some(Error::LaterPass { pass: pass.to_owned(), second: second.to_owned(), earlier })
     };

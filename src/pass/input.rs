@@ -51,7 +51,7 @@ pub fn find_path(module: Module<'_>, options: &Options) -> Result<Option<ForkPat
     Ok(Some(path))
 }
 
-fn warn(message: &str) {
+pub fn warn(message: &str) {
     eprintln!("warning: --fork-instrument: {message}");
 }
 

@@ -84,7 +84,8 @@ pub fn follow(
         let reached = pair_up(&thrown, &[HashMap::new(), HashMap::new()], &same)
             .ok_or((start.site, Problem::GoesOnOtherwise(address)))?;
         for (places, same) in reached.into_iter().chain([(start.places, same)]) {
-            note(&mut found, &mut open, places, same, start.site);
+            note(&mut found, &mut open, places, same, start.site)
+                .ok_or((start.site, Problem::GoesOnOtherwise(address)))?;
         }
     }
     while let Some(places) = open.pop() {
@@ -106,7 +107,7 @@ pub fn follow(
         let locals = [function.locals, resume.locals];
         for ways in [[function.ways, resume.ways], [function.thrown, resume.thrown]] {
             for (places, same) in pair_up(&ways, &locals, &same).ok_or_else(otherwise)? {
-                note(&mut found, &mut open, places, same, site);
+                note(&mut found, &mut open, places, same, site).ok_or_else(otherwise)?;
             }
         }
     }
@@ -133,11 +134,17 @@ fn pair_up(ways: &[Vec<Way>; 2], locals: &[HashMap<u32, Term>; 2], before: &Same
     function.iter().zip(resume).map(together).collect()
 }
 
-/// Notes that a pair of places is reached.
-fn note(found: &mut HashMap<Pair, (Same, Site)>, open: &mut Vec<Pair>, places: Pair, same: Same, site: Site) {
+/// Notes that a pair of places is reached. `None` if that was with another stack before.
+fn note(
+    found: &mut HashMap<Pair, (Same, Site)>,
+    open: &mut Vec<Pair>,
+    places: Pair,
+    same: Same,
+    site: Site,
+) -> Option<()> {
     match found.get_mut(&places) {
         Some((known, _)) => {
-            if known.meet(&same) {
+            if known.meet(&same)? {
                 open.push(places);
             }
         }
@@ -146,4 +153,5 @@ fn note(found: &mut HashMap<Pair, (Same, Site)>, open: &mut Vec<Pair>, places: P
             open.push(places);
         }
     }
+    Some(())
 }

@@ -285,7 +285,7 @@ mutations! {
             let note = code.find(|f| f.calls("note"));
             code.replace(note, code.build.nop());
         };
-    a_call_after_the_landing_gets_another_local: "sites", "site 2, the call call_indirect",
+    a_call_after_the_landing_gets_another_local: "sites", "call_indirect $table (type $unary): once the call has returned, the resume function goes on with another value",
         |module| {
             let code = Code::of(module, "sites.resume");
             let notes = code.find_all(|f| f.calls("note"));
@@ -323,7 +323,7 @@ mutations! {
             let note = code.find(|f| f.calls("note"));
             note.expr.set_child(0, code.build.local_get(1, Type::I32));
         };
-    a_handler_is_another: "caught", "the resume function does not go on as the function does",
+    what_a_handler_calls_is_lost: "caught", "the resume function does not go on as the function does",
         |module| {
             let code = Code::of(module, "caught.resume");
             let note = code.find(|f| f.calls("note"));

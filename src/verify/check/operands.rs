@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::abi;
 use crate::ir::Kind;
-use crate::plan::Site;
+use crate::plan::{Carry, Site};
 use crate::verify::body::Place;
 use crate::verify::machine::{Machine, Rules, State, Stop};
 use crate::verify::memory::Value;
@@ -74,8 +74,16 @@ impl<'m> Checker<'_, 'm> {
         let sets = self.sets_since(statement, site);
         let state = self.output.world.unwinding.clone();
         let Some((machine, _)) = self.run_from(statement, site, &state, &sets) else { return Ok(()) };
+        let carried = self.plan.regions.iter().flat_map(|region| &region.carried);
+        let read: HashSet<u32> = carried
+            .filter_map(|operand| match operand.carry {
+                Carry::ReadLocal(local) => Some(local),
+                _ => None,
+            })
+            .collect();
         let differ = |(original, found): (&Value, &Value)| {
-            let is_read = matches!((original, found), (Value::Computed(_), Value::Local(..)));
+            let is_read =
+                matches!((original, found), (Value::Computed(_), Value::Local(local, _)) if read.contains(local));
             *original != Value::Unknown && original != found && !is_read
         };
         match machine.stack().iter().zip(found).any(differ) {

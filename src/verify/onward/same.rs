@@ -64,7 +64,7 @@ impl Same {
         self.locals.get(local as usize / 64).is_some_and(|bits| bits >> (local % 64) & 1 == 1)
     }
 
-    /// For a local that both functions have.
+    /// For a local that the resume function has too; more than it has are not noted.
     pub fn set_local(&mut self, local: u32, is_same: bool) {
         let bit = 1 << (local % 64);
         if let Some(bits) = self.locals.get_mut(local as usize / 64) {
@@ -72,19 +72,26 @@ impl Same {
         }
     }
 
-    /// Keeps what is the same here and there. Whether that is less than before.
-    pub fn meet(&mut self, other: &Same) -> bool {
+    /// Keeps what is the same here and there. Whether that is less than before; `None` if the stacks are not alike.
+    pub fn meet(&mut self, other: &Same) -> Option<bool> {
         let mut is_less = false;
         for (bits, other) in self.locals.iter_mut().zip(&other.locals) {
             is_less |= *bits & !other != 0;
             *bits &= other;
         }
+        if self.entries.len() != other.entries.len() {
+            return None;
+        }
         for (entry, &other) in self.entries.iter_mut().zip(&other.entries) {
-            if *entry == Entry::Same && other != Entry::Same {
-                (*entry, is_less) = (other, true);
+            match (*entry, other) {
+                (Entry::Extra, Entry::Extra)
+                | (Entry::Other | Entry::Same, Entry::Same)
+                | (Entry::Other, Entry::Other) => {}
+                (Entry::Same, Entry::Other) => (*entry, is_less) = (other, true),
+                (Entry::Extra, _) | (_, Entry::Extra) => return None,
             }
         }
-        is_less
+        Some(is_less)
     }
 
     /// The stack of one of the functions.
@@ -95,7 +102,7 @@ impl Same {
             match (entry, side) {
                 (Entry::Same, _) => stack.push(Term::Entry(below)),
                 (Entry::Other, _) => stack.push(Term::OwnEntry(side, below)),
-                // Nobody looks at it.
+                // The condition's value is chosen instead.
                 (Entry::Extra, Side::Resume) => stack.push(Term::Extra),
                 (Entry::Extra, Side::Function) => continue,
             }
@@ -105,24 +112,16 @@ impl Same {
     }
 }
 
-/// The stacks of both, entry by entry. `None` if that is impossible.
+/// The stacks of both, entry by entry. `None` if they are not as high.
 fn side_by_side(function: &[Term], resume: &[Term]) -> Option<Vec<Entry>> {
-    let mut extra = resume.len().checked_sub(function.len())?;
-    let mut others = function.iter().peekable();
+    let mut others = function.iter();
     let mut entries = Vec::new();
     for term in resume {
-        let entry = match others.peek() {
-            Some(&other) if other == term => Entry::Same,
-            // Forced is what is constant, or goes by the site.
-            _ if extra > 0 && !matches!(term, Term::Entry(_) | Term::Result) => Entry::Extra,
-            Some(_) => Entry::Other,
-            None => return None,
-        };
-        match entry {
-            Entry::Extra => extra -= 1,
-            _ => drop(others.next()),
-        }
-        entries.push(entry);
+        entries.push(match term {
+            Term::Extra => Entry::Extra,
+            _ if others.next()? == term => Entry::Same,
+            _ => Entry::Other,
+        });
     }
-    Some(entries)
+    others.next().is_none().then_some(entries)
 }

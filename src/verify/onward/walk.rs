@@ -1,8 +1,8 @@
 //! One of two functions, from one turn to the next.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::ir::{Kind, Type};
+use crate::ir::{CodeRow, Kind, Type};
 use crate::verify::body::{Body, Call, Instruction, Op, Target};
 use crate::verify::memory::Value;
 use crate::verify::operations::computed;
@@ -47,6 +47,8 @@ pub struct Follower<'a, 'm> {
     side: Side,
     /// What conditions that test for zero test.
     zero_tests: HashMap<Term, Term>,
+    /// Operands that only the resume function has: what a condition is forced to be while rewinding, by their row.
+    forced: HashSet<u32>,
     /// Components of tuples that were made.
     tuples: HashMap<Term, Vec<Term>>,
     /// What else are components of tuples.
@@ -88,7 +90,16 @@ impl Walk<'_> {
 
 impl<'a, 'm> Follower<'a, 'm> {
     pub fn new(world: &'a World<'m>, body: &'a Body, side: Side) -> Self {
-        Follower { world, body, side, zero_tests: HashMap::new(), tuples: HashMap::new(), components: HashMap::new() }
+        let forced = if side == Side::Resume { forced_operands(world, body) } else { HashSet::new() };
+        Follower {
+            world,
+            body,
+            side,
+            zero_tests: HashMap::new(),
+            forced,
+            tuples: HashMap::new(),
+            components: HashMap::new(),
+        }
     }
 
     /// What the function does next, from a place on.
@@ -148,7 +159,14 @@ impl<'a, 'm> Follower<'a, 'm> {
                 Op::Other { operands, result } if self.is_noticed(row) => {
                     return self.operation(walk, row, operands, result);
                 }
-                _ => self.compute(&mut walk, op, row),
+                _ => {
+                    self.compute(&mut walk, op, row);
+                    if self.forced.contains(&row)
+                        && let Some(forced) = walk.stack.last_mut()
+                    {
+                        *forced = Term::Extra;
+                    }
+                }
             }
         }
     }
@@ -169,7 +187,8 @@ impl<'a, 'm> Follower<'a, 'm> {
         let on = walk.stack.iter().copied().chain(result(self.body.row(row).type_().is_concrete())).collect();
         let taken = walk.stack[..target.height as usize].iter().copied().chain(result(target.carries)).collect();
         let ways = vec![Way { at: target.at, stack: taken }, Way { at: walk.at, stack: on }];
-        self.made(walk, row, What::Choice, vec![operand], ways)
+        let branch = self.body.row(row).operation;
+        self.made(walk, row, What::Operation(branch), vec![operand], ways)
     }
 
     fn made(&self, walk: Walk<'_>, row: u32, what: What, operands: Vec<Term>, ways: Vec<Way>) -> Turn {
@@ -321,6 +340,20 @@ impl<'a, 'm> Follower<'a, 'm> {
         }
         term
     }
+}
+
+/// The first operands of choices by the state between two values: conditions that are forced while rewinding.
+fn forced_operands(world: &World<'_>, body: &Body) -> HashSet<u32> {
+    let rows = &body.code.rows;
+    let is_state = |row: &CodeRow| row.kind() == Kind::GlobalGet && row.named() == Some(world.state);
+    let by_state: HashSet<u32> = rows
+        .iter()
+        .filter(|row| is_state(row) && row.child == 2)
+        .map(|row| row.parent)
+        .filter(|&parent| rows.get(parent as usize).is_some_and(|parent| parent.kind() == Kind::Select))
+        .collect();
+    let is_first = |row: &CodeRow| row.child == 0 && by_state.contains(&row.parent);
+    (0..).zip(rows).filter(|(_, row)| is_first(row)).map(|(index, _)| index).collect()
 }
 
 /// What has no other name.
