@@ -1,6 +1,7 @@
 //! One of two functions, from one turn to the next.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 
 use crate::ir::{CodeRow, Kind, Type};
 use crate::verify::body::{Body, Call, Instruction, Op, Target};
@@ -111,8 +112,8 @@ impl<'a, 'm> Follower<'a, 'm> {
             walk.at += 1;
             match op {
                 Op::Jump(target) => match self.jumped(walk, row, target) {
-                    Ok(on) => walk = on,
-                    Err(turn) => return turn,
+                    ControlFlow::Continue(on) => walk = on,
+                    ControlFlow::Break(turn) => return turn,
                 },
                 Op::JumpIf(target) | Op::JumpUnless(target) => {
                     let (condition, jumps_on) = self.tested(walk.pop(), matches!(op, Op::JumpIf(_)));
@@ -125,8 +126,8 @@ impl<'a, 'm> Follower<'a, 'm> {
                     };
                     if (bits != 0) == jumps_on {
                         match self.jumped(walk, row, target) {
-                            Ok(on) => walk = on,
-                            Err(turn) => return turn,
+                            ControlFlow::Continue(on) => walk = on,
+                            ControlFlow::Break(turn) => return turn,
                         }
                     }
                 }
@@ -139,8 +140,8 @@ impl<'a, 'm> Follower<'a, 'm> {
                         return self.made(walk, row, What::Choice, vec![index], ways);
                     };
                     match self.jumped(walk, row, targets[bits.min(u64::from(count) - 1) as usize]) {
-                        Ok(on) => walk = on,
-                        Err(turn) => return turn,
+                        ControlFlow::Continue(on) => walk = on,
+                        ControlFlow::Break(turn) => return turn,
                     }
                 }
                 Op::Return(value) => {
@@ -172,11 +173,11 @@ impl<'a, 'm> Follower<'a, 'm> {
     }
 
     /// Where it goes on after a jump; a turn if that is back.
-    fn jumped<'s>(&self, walk: Walk<'s>, row: u32, target: Target) -> Result<Walk<'s>, Turn> {
+    fn jumped<'s>(&self, walk: Walk<'s>, row: u32, target: Target) -> ControlFlow<Turn, Walk<'s>> {
         let way = walk.way(target);
         match way.at < walk.at {
-            true => Err(self.made(walk, row, What::Again, Vec::new(), vec![way])),
-            false => Ok(Walk { at: way.at, stack: way.stack, ..walk }),
+            true => ControlFlow::Break(self.made(walk, row, What::Again, Vec::new(), vec![way])),
+            false => ControlFlow::Continue(Walk { at: way.at, stack: way.stack, ..walk }),
         }
     }
 
