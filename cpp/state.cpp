@@ -185,7 +185,16 @@ bool is_below(HeapType type, const Types& types) {
 // modules are linked that can look into it.
 class SharedTypes {
   Module& module;
+  // Closed: with a type go its subtypes, and those of what is in its objects.
   Types types;
+  std::vector<HeapType> open;
+  bool all = false;
+
+  void add(HeapType type) {
+    if (types.insert(type).second) {
+      open.push_back(type);
+    }
+  }
 
   void add(Type type, bool abstract) {
     for (auto part : type) {
@@ -194,11 +203,10 @@ class SharedTypes {
       }
       auto heap = part.getHeapType();
       if (!heap.isBasic()) {
-        types.insert(heap);
-      } else if (HeapType top = heap.getTop(); abstract && !heap.isBottom()) {
-        if (top.isMaybeShared(HeapType::any) || top.isMaybeShared(HeapType::ext)) {
-          types.insert(HeapTypes::any.getBasic(heap.getShared()));
-        }
+        add(heap);
+      } else if (abstract && !heap.isBottom() && !heap.isMaybeShared(HeapType::i31)) {
+        HeapType top = heap.getTop();
+        all = all || top.isMaybeShared(HeapType::any) || top.isMaybeShared(HeapType::ext);
       }
     }
   }
@@ -240,21 +248,23 @@ public:
         add(module.getTag(*item->getInternalName())->params(), is_linked);
       }
     }
-    // Who has an object can look into it, whatever else it is.
-    auto all = ModuleUtils::collectHeapTypes(module);
-    for (size_t before = 0; before != types.size();) {
-      before = types.size();
-      auto known = types;
-      for (auto type : all) {
-        if (is_below(type, known)) {
-          types.insert(type);
-          add_parts(type);
-        }
+    std::unordered_map<HeapType, std::vector<HeapType>> subtypes;
+    for (auto type : ModuleUtils::collectHeapTypes(module)) {
+      if (auto super = type.getDeclaredSuperType()) {
+        subtypes[*super].push_back(type);
+      }
+    }
+    while (!open.empty() && !all) {
+      auto type = open.back();
+      open.pop_back();
+      add_parts(type);
+      for (auto subtype : subtypes[type]) {
+        add(subtype);
       }
     }
   }
 
-  bool contain(HeapType type) const { return is_below(type, types); }
+  bool contain(HeapType type) const { return all || types.count(type) > 0; }
 };
 
 bool has_mutable_parts(HeapType type) {
