@@ -128,3 +128,27 @@ fn equal_functions_are_verified_at_the_same_time() {
     let output = command.arg("--pass-arg=fork-instrument-verify").output().expect("wasm-opt runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// Who has an object of the last type gets at objects of all others. Each is looked at once.
+#[test]
+fn thousands_of_types_that_other_modules_get_at_one_through_the_other() {
+    const TYPES: usize = 8000;
+    let mut module = String::from("(module (type $t0 (struct (field (mut i32))))");
+    for i in 1..TYPES {
+        write!(module, "(type $t{i} (struct (field (ref null $t{}))))", i - 1).expect("a string takes it");
+    }
+    let last = TYPES - 1;
+    write!(
+        module,
+        r#"(import "kernel" "kernel_fork" (func $fork (result i32)))
+        (memory (export "memory") 1)
+        (global $first (ref $t0) (struct.new $t0 (i32.const 1)))
+        (func (export "take") (param (ref $t{last})))
+        (func (export "run") (result i32) (i32.add (call $fork) (struct.get $t0 0 (global.get $first)))))"#
+    )
+    .expect("a string takes it");
+    let scratch = Scratch::with("in.wat", module);
+    let pass = ["-all", "in.wat", "--fork-instrument", "-o", "out.wasm"];
+    assert!(scratch.run(&pass).refused().contains("the global first holds an object"));
+    scratch.run(&[&pass[..], &["--pass-arg=fork-instrument-refs@tables"]].concat()).succeeded();
+}
