@@ -265,11 +265,14 @@ GlobalTypeRewriter::TypeMap inexact_types(Module& module) {
     return type.isRef() ? builder.getTempRefType(map(type.getHeapType()), type.getNullability(), Inexact) : type;
   };
   auto parts = [&](Type type) {
+    if (!type.isTuple()) {
+      return part(type);
+    }
     std::vector<Type> components;
     for (auto component : type) {
       components.push_back(part(component));
     }
-    return components.size() == 1 ? components[0] : builder.getTempTupleType(components);
+    return builder.getTempTupleType(components);
   };
   for (Index i = 0; i < types.size(); i++) {
     auto type = types[i];

@@ -221,11 +221,8 @@ pub fn finish() -> Result<(), String> {
         if outputs.closed_world && separate::is_one_of_several(&bytes) {
             return Err(format!("--fork-instrument: {}", Error::ClosedWorldAfterwards(name)));
         }
-        if let Some(pass) = outputs
-            .refused_pass
-            .clone()
-            .filter(|_| separate::is_instrumented(&bytes) || separate::is_one_of_several(&bytes))
-        {
+        let is_ours = || separate::is_instrumented(&bytes) || separate::is_one_of_several(&bytes);
+        if let Some(pass) = outputs.refused_pass.clone().filter(|_| is_ours()) {
             return Err(format!("--fork-instrument: {}", Error::PassAfterwards { pass, output: name }));
         }
         if outputs.limited

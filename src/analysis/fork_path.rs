@@ -498,7 +498,7 @@ impl ForkPath {
         self.has_open_place
     }
 
-    /// Sites of a kind that is no call and no reference, in functions on the path or not.
+    /// Sites of a kind that is no call, in functions on the path or not.
     pub fn sites(&self, kind: u32) -> impl Iterator<Item = &CallSite> {
         debug_assert!(kind >= kind::REF_FUNC);
         self.others.iter().filter(move |c| c.kind == kind)

@@ -8,9 +8,9 @@
 //! - segments that the program dropped: a global notes it, and `rewind_begin` drops them again;
 //! - objects that a global starts with and that the program changes, and those that hold such ones. They are kept in a
 //!   table, as what mutable globals of references hold is, or the module is refused. Where other objects are copied for a
-//!   child, because tables or imported globals hold them, and the program compares objects, all that globals start with are kept so: what was
-//!   one object in the parent is one in the child. What other modules can get at, by the types of imports and exports, they can
-//!   change and compare;
+//!   child, because tables or imported globals hold them, and the program compares objects, all that globals start with are
+//!   kept so: what was one object in the parent is one in the child. What other modules can get at, by the types of imports
+//!   and exports, they can change and compare;
 //! - such objects in passive element segments: the module is refused.
 
 use std::collections::HashSet;
