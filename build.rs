@@ -12,8 +12,20 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::SystemTime;
 
-const FILES: [&str; 11] =
-    ["tree", "code", "analyses", "calls", "module", "names", "references", "registration", "split", "state", "tool"];
+const FILES: [&str; 12] = [
+    "tree",
+    "code",
+    "analyses",
+    "calls",
+    "module",
+    "names",
+    "outlining",
+    "references",
+    "registration",
+    "split",
+    "state",
+    "tool",
+];
 
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));

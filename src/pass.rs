@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::abi;
 use crate::analysis::fork_path::{ForkPath, kind};
 use crate::analysis::listing::Listing;
+use crate::analysis::outlining;
 use crate::analysis::references::{ReferenceRules, Refusal};
 use crate::analysis::regions::Joined;
 use crate::analysis::state::HiddenState;
@@ -120,7 +121,7 @@ fn instrument<'m>(pass: Pass<'m>, module: Module<'m>, options: &Options, path: F
         verify::verify(pass, module, &before, &made)?;
     }
     remove_markers(pass, module, &runtime, &[functions, resume_functions.clone()].concat());
-    clean_up(pass, module, &resume_functions)?;
+    clean_up(pass, module, &runtime, &resume_functions)?;
     if let Some(file) = &options.resume {
         let second = separate::separate(pass, module, &runtime, output::is_text())?;
         output::add(Path::new(file), second);
@@ -421,9 +422,19 @@ fn remove_markers<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, fun
 
 /// Removes what the instrumentation left behind. Binaryen does not write blocks without a name, so that flattening them
 /// is for readers of the text, and for passes that follow; dead code and names that nothing branches to cost bytes.
-fn clean_up<'m>(pass: Pass<'m>, module: Module<'m>, resume_functions: &[Function<'m>]) -> Result<(), Error> {
-    pass.run_on_functions(module, resume_functions, &["dce", "remove-unused-names", "reorder-locals"])
-        .map_err(Error::Binaryen)
+fn clean_up<'m>(
+    pass: Pass<'m>,
+    module: Module<'m>,
+    runtime: &Runtime,
+    resume_functions: &[Function<'m>],
+) -> Result<(), Error> {
+    let run = |passes: &[&str]| pass.run_on_functions(module, resume_functions, passes).map_err(Error::Binaryen);
+    run(&["dce", "remove-unused-names"])?;
+    // Where segments are used, functions stay in the first module.
+    let mut functions = resume_functions.to_vec();
+    functions.retain(|&function| !module.uses_segments(function));
+    transform::outline::outline(module, runtime, &outlining::find(pass, module, &functions));
+    run(&["reorder-locals"])
 }
 
 /// Calls of a helper that pay for its being among the first functions, which makes the indices of others longer.

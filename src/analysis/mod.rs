@@ -6,6 +6,7 @@ pub mod frames;
 pub mod joins;
 pub mod legacy;
 pub mod listing;
+pub mod outlining;
 pub mod references;
 pub mod regions;
 pub mod rematerialize;

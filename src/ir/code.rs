@@ -107,6 +107,25 @@ impl<'m> Expr<'m> {
     }
 }
 
+impl<'m> Expr<'m> {
+    /// Whether another expression is equal but for the locals that the two use, which correspond to each other, one to
+    /// one. `pairs` are those of expressions in front of them, and get these: a local of this one, one of the other,
+    /// and so on.
+    pub fn same_but_for_locals(self, other: Expr<'m>, pairs: &mut Vec<u32>) -> bool {
+        bridge::equal_but_for_locals(self.address(), other.address(), pairs)
+    }
+
+    /// Lets it use the locals `to` instead of the locals `from`, which are all that it uses.
+    pub fn renumber_locals(self, from: &[u32], to: &[u32]) {
+        bridge::renumber_locals(self.address(), from, to);
+    }
+
+    /// Puts an expression in the place of so many children of this block, of which `first` is the first.
+    pub fn replace_children(self, first: Expr<'m>, count: usize, replacement: Expr<'m>) {
+        bridge::replace_children(self.address(), first.address(), count, replacement.address());
+    }
+}
+
 /// What an operation tells of two 32-bit numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Comparison {

@@ -33,6 +33,8 @@ pub mod bridge {
         traps: bool,
         /// Any effect but a trap.
         side_effects: bool,
+        /// A call, an exception, a branch or a return: what follows may not be executed.
+        leaves: bool,
         /// Reads of memory, tables, mutable globals and the like, whose value a call may change.
         reads_mutable_state: bool,
         reads: Vec<u32>,
@@ -241,6 +243,7 @@ pub mod bridge {
         include!("cpp/calls.h");
         include!("cpp/module.h");
         include!("cpp/names.h");
+        include!("cpp/outlining.h");
         include!("cpp/references.h");
         include!("cpp/registration.h");
         include!("cpp/split.h");
@@ -253,7 +256,7 @@ pub mod bridge {
         type Function;
         #[namespace = "wasm"]
         type Pass;
-        type LivenessAtCalls;
+        type LivenessAfter;
         type SecondModule;
 
         fn list_nodes(func: Pin<&mut Function>) -> Vec<Node>;
@@ -295,13 +298,22 @@ pub mod bridge {
         fn hash_expression(expression: usize) -> u64;
         fn equal_expressions(left: usize, right: usize) -> bool;
         fn equal_functions(left: Pin<&mut Function>, right: Pin<&mut Function>) -> bool;
-        fn liveness_at_calls(
+        fn liveness_after_calls(
             module: Pin<&mut Module>,
             func: Pin<&mut Function>,
             others: &[usize],
-        ) -> UniquePtr<LivenessAtCalls>;
-        fn after(self: &LivenessAtCalls, call: usize) -> Result<Vec<u32>>;
-        fn reachable(self: &LivenessAtCalls, call: usize) -> bool;
+        ) -> UniquePtr<LivenessAfter>;
+        fn liveness_after(
+            module: Pin<&mut Module>,
+            func: Pin<&mut Function>,
+            expressions: &[usize],
+        ) -> UniquePtr<LivenessAfter>;
+        fn after(self: &LivenessAfter, expression: usize) -> Result<Vec<u32>>;
+        fn reachable(self: &LivenessAfter, expression: usize) -> bool;
+
+        fn equal_but_for_locals(left: usize, right: usize, pairs: &mut Vec<u32>) -> bool;
+        fn renumber_locals(expression: usize, from: &[u32], to: &[u32]);
+        fn replace_children(block: usize, first: usize, count: usize, replacement: usize);
 
         fn module_facts(module: &Module) -> ModuleFacts;
         fn list_functions(module: &Module) -> Vec<FunctionRow>;

@@ -123,21 +123,30 @@ impl<'m> Function<'m> {
     /// Liveness of locals at calls, but for those that call functions of `others`, numbers of names in ascending order, by
     /// name. Binaryen's analysis may replace code that cannot be reached.
     pub fn liveness(self, module: Module<'m>, others: &[usize]) -> Liveness {
-        Liveness(bridge::liveness_at_calls(module.pin(), self.pin(), others))
+        Liveness(bridge::liveness_after_calls(module.pin(), self.pin(), others))
+    }
+
+    /// Liveness of locals after these expressions, which are no loops or `try`s. Binaryen's analysis may replace code that
+    /// cannot be reached.
+    pub fn liveness_after(self, module: Module<'m>, expressions: &[Expr<'m>]) -> Liveness {
+        let mut addresses: Vec<usize> = expressions.iter().map(|e| e.address()).collect();
+        addresses.sort_unstable();
+        Liveness(bridge::liveness_after(module.pin(), self.pin(), &addresses))
     }
 }
 
-/// Which locals are live after each call of a function.
-pub struct Liveness(cxx::UniquePtr<bridge::LivenessAtCalls>);
+/// Which locals are live after some expressions of a function.
+pub struct Liveness(cxx::UniquePtr<bridge::LivenessAfter>);
 
 impl Liveness {
-    /// Whether control can reach the call.
-    pub fn is_reachable(&self, call: Expr<'_>) -> bool {
-        self.0.reachable(call.address())
+    /// Whether control can reach the expression.
+    pub fn is_reachable(&self, expr: Expr<'_>) -> bool {
+        self.0.reachable(expr.address())
     }
 
-    /// The locals that may be read after the call returns or throws, ascending. Panics when the call cannot be reached.
-    pub fn after(&self, call: Expr<'_>) -> Vec<u32> {
-        self.0.after(call.address()).expect("the call can be reached")
+    /// The locals that may be read after the expression, which can be a call that throws, ascending. Panics when it cannot
+    /// be reached.
+    pub fn after(&self, expr: Expr<'_>) -> Vec<u32> {
+        self.0.after(expr.address()).expect("the expression can be reached")
     }
 }

@@ -88,11 +88,11 @@ impl Type {
         }
     }
 
-    /// A tuple of two.
-    pub fn pair(first: Type, second: Type) -> Type {
-        let mut types = [first.0, second.0];
-        // SAFETY: the array holds two types.
-        Type(unsafe { super::c::BinaryenTypeCreate(types.as_mut_ptr(), 2) })
+    /// A tuple; of one type, that type; of none, `none`.
+    pub fn tuple(types: &[Type]) -> Type {
+        let mut types: Vec<usize> = types.iter().map(|t| t.0).collect();
+        // SAFETY: the array holds so many types.
+        Type(unsafe { super::c::BinaryenTypeCreate(types.as_mut_ptr(), types.len() as u32) })
     }
 
     pub fn nullable(self) -> Type {

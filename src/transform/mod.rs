@@ -8,6 +8,7 @@ pub mod declarations;
 pub mod epilogue;
 pub mod joins;
 pub mod linking;
+pub mod outline;
 pub mod references;
 pub mod resume;
 pub mod retry;

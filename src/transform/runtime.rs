@@ -127,6 +127,11 @@ impl Runtime {
         }
     }
 
+    /// A function of code that occurs again and again.
+    pub fn outlined(&self, number: usize) -> String {
+        self.name(&format!("outlined.{number}"))
+    }
+
     /// Gives masks by site.
     pub fn mask_function(&self, number: u32) -> String {
         self.name(&format!("masks.{number}"))
@@ -518,7 +523,7 @@ pub fn add_reference_finishers(module: Module<'_>, runtime: &Runtime) {
         let arguments = [build.local_get(0, Type::I32), build.local_get(1, Type::I32)];
         let again = build.call(&runtime.finish_again_helper((None, None)), &arguments, Type::I32);
         let next = runtime.call_next_frame(build, results);
-        let params = Type::pair(Type::I32, Type::I32);
+        let params = Type::tuple(&[Type::I32, Type::I32]);
         module.add_function(&name, params, results, build.unreachable());
         let function = module.function(&name);
         let next = function.cast(module, next, results);
