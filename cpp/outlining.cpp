@@ -4,6 +4,7 @@
 
 #include "fork-instrument/src/ir/ffi.rs.h"
 #include "ir/utils.h"
+#include "wasm-builder.h"
 #include "wasm-traversal.h"
 
 namespace fork_instrument {
@@ -12,65 +13,64 @@ using namespace wasm;
 
 namespace {
 
-struct LocalPairs {
-  rust::Vec<uint32_t>& pairs;
-  // Something was found that is not equal.
-  bool conflict = false;
+bool is_leaf(Expression* curr) { return curr->is<LocalGet>() || curr->is<Const>(); }
 
-  void pair(uint32_t left, uint32_t right) {
-    for (size_t i = 0; i < pairs.size(); i += 2) {
-      if (pairs[i] == left || pairs[i + 1] == right) {
-        conflict |= pairs[i] != left || pairs[i + 1] != right;
-        return;
-      }
-    }
-    pairs.push_back(left);
-    pairs.push_back(right);
-  }
-
-  bool equal(Expression* left, Expression* right) {
-    return ExpressionAnalyzer::flexibleEqual(left, right,
-                                             [&](Expression* left, Expression* right) { return both(left, right); });
-  }
-
-  // Whether both use a local, and are equal but for that.
-  bool both(Expression* left, Expression* right) {
-    if (left->_id != right->_id || left->type != right->type) {
-      return false;
-    }
-    if (auto* get = left->dynCast<LocalGet>()) {
-      pair(get->index, right->cast<LocalGet>()->index);
-      return true;
-    }
-    if (auto* set = left->dynCast<LocalSet>()) {
-      auto* other = right->cast<LocalSet>();
-      pair(set->index, other->index);
-      conflict |= !equal(set->value, other->value);
-      return true;
-    }
+// Whether both are leaves of a type, or set locals of a type to values that are equal in form.
+bool is_same_use(Expression* left, Expression* right) {
+  if (left->type != right->type) {
     return false;
   }
-};
+  if (is_leaf(left)) {
+    return is_leaf(right);
+  }
+  auto* set = left->dynCast<LocalSet>();
+  auto* other = right->dynCast<LocalSet>();
+  return set && other && ExpressionAnalyzer::flexibleEqual(set->value, other->value, is_same_use);
+}
 
 } // namespace
 
-bool equal_but_for_locals(size_t left, size_t right, rust::Vec<uint32_t>& pairs) {
-  LocalPairs locals{pairs};
-  return locals.equal(as_expression(left), as_expression(right)) && !locals.conflict;
+bool equal_in_form(size_t left, size_t right) {
+  return ExpressionAnalyzer::flexibleEqual(as_expression(left), as_expression(right), is_same_use);
 }
 
-void renumber_locals(size_t expression, rust::Slice<const uint32_t> from, rust::Slice<const uint32_t> to) {
-  struct Renumberer : public PostWalker<Renumberer> {
+size_t generalize(Module& module, size_t expression, rust::Slice<const uint32_t> from, rust::Slice<const uint32_t> to,
+                  rust::Slice<const uint32_t> leaves, size_t& next) {
+  struct Generalizer : public PostWalker<Generalizer> {
     std::unordered_map<Index, Index> numbers;
-    void visitLocalGet(LocalGet* curr) { curr->index = numbers.at(curr->index); }
-    void visitLocalSet(LocalSet* curr) { curr->index = numbers.at(curr->index); }
+    rust::Slice<const uint32_t> leaves;
+    size_t next;
+
+    // Whether a parameter takes the place of a leaf.
+    bool is_replaced(Expression* curr) {
+      auto local = leaves[next++];
+      if (local != UINT32_MAX) {
+        replaceCurrent(Builder(*getModule()).makeLocalGet(local, curr->type));
+      }
+      return local != UINT32_MAX;
+    }
+    void visitLocalGet(LocalGet* curr) {
+      if (!is_replaced(curr)) {
+        curr->index = numbers.at(curr->index);
+      }
+    }
+    void visitConst(Const* curr) { is_replaced(curr); }
+    void visitLocalSet(LocalSet* curr) {
+      next++;
+      curr->index = numbers.at(curr->index);
+    }
   };
-  Renumberer renumberer;
+  Generalizer generalizer;
   for (size_t i = 0; i < from.size(); i++) {
-    renumberer.numbers[from[i]] = to[i];
+    generalizer.numbers[from[i]] = to[i];
   }
+  generalizer.leaves = leaves;
+  generalizer.next = next;
+  generalizer.setModule(&module);
   auto* curr = as_expression(expression);
-  renumberer.walk(curr);
+  generalizer.walk(curr);
+  next = generalizer.next;
+  return as_address(curr);
 }
 
 void replace_children(size_t block, size_t first, size_t count, size_t replacement) {

@@ -5,12 +5,15 @@
 
 namespace fork_instrument {
 
-// Whether two expressions are equal but for the locals that they use, which correspond to each other, one to one. `pairs`
-// holds those of expressions in front, and gets these: a local on the left, one on the right, and so on.
-bool equal_but_for_locals(size_t left, size_t right, rust::Vec<uint32_t>& pairs);
+// Whether two expressions are equal but for their leaves, which are `local.get`s and constants, and for the locals that
+// they set.
+bool equal_in_form(size_t left, size_t right);
 
-// Lets an expression use the locals `to` instead of the locals `from`, which are all that it uses.
-void renumber_locals(size_t expression, rust::Slice<const uint32_t> from, rust::Slice<const uint32_t> to);
+// Lets an expression use the locals `to` instead of the locals `from`. For each `local.get`, `local.set` and constant, in
+// order of execution, there is a local in `leaves` that is read instead, or UINT32_MAX. `next` is where in that list the
+// expression's begin, and then where they end. Gives what the expression is then.
+size_t generalize(Module& module, size_t expression, rust::Slice<const uint32_t> from, rust::Slice<const uint32_t> to,
+                  rust::Slice<const uint32_t> leaves, size_t& next);
 
 // Puts an expression in the place of so many children of a block, from `first` on.
 void replace_children(size_t block, size_t first, size_t count, size_t replacement);

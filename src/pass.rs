@@ -121,7 +121,7 @@ fn instrument<'m>(pass: Pass<'m>, module: Module<'m>, options: &Options, path: F
         verify::verify(pass, module, &before, &made)?;
     }
     remove_markers(pass, module, &runtime, &[functions, resume_functions.clone()].concat());
-    clean_up(pass, module, &runtime, &resume_functions)?;
+    clean_up(pass, module, &mut runtime, &resume_functions)?;
     if let Some(file) = &options.resume {
         let second = separate::separate(pass, module, &runtime, output::is_text())?;
         output::add(Path::new(file), second);
@@ -425,15 +425,18 @@ fn remove_markers<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, fun
 fn clean_up<'m>(
     pass: Pass<'m>,
     module: Module<'m>,
-    runtime: &Runtime,
+    runtime: &mut Runtime,
     resume_functions: &[Function<'m>],
 ) -> Result<(), Error> {
     let run = |passes: &[&str]| pass.run_on_functions(module, resume_functions, passes).map_err(Error::Binaryen);
     run(&["dce", "remove-unused-names"])?;
-    // Where segments are used, functions stay in the first module.
     let mut functions = resume_functions.to_vec();
-    functions.retain(|&function| !module.uses_segments(function));
-    transform::outline::outline(module, runtime, &outlining::find(pass, module, &functions));
+    if runtime.separate {
+        let moving = separate::moving(module, runtime)?;
+        functions.retain(|function| moving.contains(&Name::of(&function.name())));
+    }
+    let outlined = outlining::find(pass, module, &functions);
+    runtime.outlined = transform::outline::outline(module, runtime, &outlined);
     run(&["reorder-locals"])
 }
 

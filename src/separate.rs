@@ -73,10 +73,7 @@ pub fn separate<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, text:
     let ResumeTable::Table { name: table, base, .. } = &runtime.table else { return Err(Error::NoTableForSeparate) };
     let entries = (*base..).zip(runtime.table_functions());
     let entries: Vec<ResumeEntry> = entries.map(|(index, function)| ResumeEntry { index, function }).collect();
-    let can_move = |name: &&String| !module.uses_segments(module.function(name));
-    let slots = entries.iter().map(|entry| &entry.function);
-    let mut moved: HashSet<Name> = slots.filter(can_move).map(|name| Name::of(name)).collect();
-    keep_what_others_call(module, &mut moved);
+    let mut moved = moving(module, runtime)?;
     moved.extend(helpers_used_only_by(module, runtime, &moved));
     let names = module.functions().into_iter().map(|f| f.name());
     let functions: Vec<String> = names.filter(|n| moved.contains(n)).map(Name::text).collect();
@@ -105,6 +102,18 @@ pub fn separate<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &Runtime, text:
     let name = format!("{}{}", abi::RESUME_TABLE, digest(&bytes));
     second.rename_table_export(&placeholder, &name);
     second.write(pass, text).map_err(Error::Binaryen)
+}
+
+/// The resume functions that can move, what has been outlined of these, and functions that give masks.
+pub fn moving(module: Module<'_>, runtime: &Runtime) -> Result<HashSet<Name>, Error> {
+    if runtime.table == ResumeTable::Switch {
+        return Err(Error::NoTableForSeparate);
+    }
+    let can_move = |name: &String| !module.uses_segments(module.function(name));
+    let slots = runtime.table_functions().into_iter().filter(can_move);
+    let mut moved: HashSet<Name> = slots.chain(runtime.outlined.iter().cloned()).map(|name| Name::of(&name)).collect();
+    keep_what_others_call(module, &mut moved);
+    Ok(moved)
 }
 
 /// Hexadecimal digits of the digest in the table's name.

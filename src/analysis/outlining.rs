@@ -9,10 +9,14 @@
 //! (i32.store (local.get $p) (local.get $n))
 //! ```
 //!
-//! A *fragment* is a statement, or an expression with a value, that is executed from its start to its end: there are no calls,
-//! branches or labels in it. A *stretch* is a fragment, or several neighbours in a block. Stretches that are equal but for
-//! the locals that they use can be one function, whose parameters are the locals that a stretch reads before it sets them.
-//! Of those that it sets, one may be read behind it.
+//! A *fragment* is a statement, or an expression with a value, that is executed from its start to its end: there are no
+//! branches and labels in it. A *stretch* is a fragment, or several neighbours in a block. Stretches of the same form, which
+//! are equal but for their *leaves* (`local.get`s and constants) and the locals that they set, can be one function. It takes
+//! leaves that are not the same in all stretches, and the locals that a stretch reads before it sets them. Of those that
+//! a stretch sets, one may be read behind it.
+//!
+//! A call in a stretch can be suspended, without a frame for the new function. The code does the same as before it moved, and
+//! what is behind such a call, up to the test of the state, which is a branch, can be done while the program unwinds.
 //!
 //! Stretches that occur again are found by their length: one of several fragments can only occur again if both of those that
 //! are one fragment shorter do. What spares most is chosen first, for as long as something is spared.
@@ -23,13 +27,17 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Mutex;
 
-use crate::ir::{Code, CodeRow, Expr, Function, Kind, Module, Pass, Type};
+use crate::ir::{Code, CodeRow, Expr, Function, Kind, Module, Node, Pass, Type};
 
 /// What places of code in functions become calls of a new one.
 pub struct Outlined<'m> {
-    /// Types of its locals, those of its parameters first.
+    /// Types of its locals: first those whose values it takes.
     pub locals: Vec<Type>,
     pub params: usize,
+    /// Types of the parameters that stand for leaves, behind the others.
+    pub leaf_params: Vec<Type>,
+    /// For each leaf of its code, in order of execution, which of these stands for it, if one does.
+    pub leaves: Vec<Option<u32>>,
     pub gives: Gives,
     /// The first is the one whose code it gets.
     pub places: Vec<Place<'m>>,
@@ -55,6 +63,8 @@ pub struct Place<'m> {
     pub code: Vec<Expr<'m>>,
     /// The locals of the place that the new function's locals stand for.
     pub locals: Vec<u32>,
+    /// What it passes for leaves.
+    pub leaves: Vec<Expr<'m>>,
     /// Whether the local that the new function gives is read afterwards.
     pub reads_result: bool,
 }
@@ -67,9 +77,6 @@ const FUNCTION: i64 = 10;
 
 /// Bytes that a new function is to spare at least.
 const LEAST: i64 = 4;
-
-/// Locals of a stretch at most: bits of a mask.
-const LOCALS: usize = 64;
 
 /// Parameters at most.
 const PARAMS: usize = 12;
@@ -85,7 +92,8 @@ pub fn find<'m>(pass: Pass<'m>, module: Module<'m>, functions: &[Function<'m>]) 
     let texts = map(pass, functions, |_, function| Text::of(module, function));
     let mut groups = find_repeated(&texts);
     find_results(pass, module, functions, &texts, &mut groups);
-    choose(&texts, groups)
+    let chosen = choose(&texts, groups);
+    find_places(functions, &texts, &chosen)
 }
 
 /// Does work for each function, on all threads.
@@ -103,107 +111,133 @@ fn map<'m, T: Send>(
 }
 
 /// The fragments of a function.
-struct Text<'m> {
-    function: Function<'m>,
-    local_types: Vec<Type>,
-    fragments: Vec<Fragment<'m>>,
+struct Text {
+    fragments: Vec<Fragment>,
     /// Neighbours in a block, or single expressions: ranges of fragments.
     runs: Vec<Range<u32>>,
-    accesses: Vec<Access>,
+    uses: Vec<Use>,
     rows: usize,
+    /// Whether the function has exception handlers.
+    has_handlers: bool,
 }
 
-struct Fragment<'m> {
-    root: Expr<'m>,
-    parent: Expr<'m>,
-    child: u32,
-    /// Of all but which locals it uses.
+struct Fragment {
+    /// Of its form.
     hash: u64,
-    bytes: u32,
     rows: Range<u32>,
-    accesses: Range<u32>,
+    uses: Range<u32>,
+    bytes: u32,
     /// Arms of `if`s around it.
     arms: u32,
-    value: Type,
+    has_value: bool,
+    calls: bool,
 }
 
-/// A use of a local, in order of execution.
+/// A use of a local, or a constant, in order of execution.
 #[derive(Clone, Copy)]
-struct Access {
-    local: u32,
-    is_set: bool,
+struct Use {
+    kind: UseKind,
+    /// The local, or the constant's bits.
+    what: u64,
     /// Arms of `if`s around it.
     arms: u32,
+    row: u32,
+    bytes: u8,
 }
 
-impl<'m> Text<'m> {
-    fn of(module: Module<'m>, function: Function<'m>) -> Text<'m> {
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum UseKind {
+    Get,
+    Set,
+    I32,
+    I64,
+    F32,
+    F64,
+}
+
+impl UseKind {
+    fn of(row: &CodeRow) -> Option<UseKind> {
+        Some(match (row.kind(), row.type_()) {
+            (Kind::LocalGet, _) => UseKind::Get,
+            (Kind::LocalSet, _) => UseKind::Set,
+            (Kind::Const, Type::I32) => UseKind::I32,
+            (Kind::Const, Type::I64) => UseKind::I64,
+            (Kind::Const, Type::F32) => UseKind::F32,
+            (Kind::Const, Type::F64) => UseKind::F64,
+            _ => return None,
+        })
+    }
+}
+
+impl Use {
+    fn is_constant(&self) -> bool {
+        !matches!(self.kind, UseKind::Get | UseKind::Set)
+    }
+}
+
+impl Text {
+    fn of<'m>(module: Module<'m>, function: Function<'m>) -> Text {
         let code = function.code();
-        let local_types = function.local_types();
         let arms = count_arms(&code.rows);
-        let whole = Whole::of(module, &code, &local_types);
+        let whole = Whole::of(module, &code, &function.local_types());
         let mut text = Text {
-            function,
-            local_types,
             fragments: Vec::new(),
             runs: Vec::new(),
-            accesses: Vec::new(),
+            uses: Vec::new(),
             rows: code.rows.len(),
+            has_handlers: whole.has_handlers,
         };
-        // The first access of each row or a later one.
-        let mut first_access = Vec::with_capacity(code.rows.len() + 1);
-        for (row, arms) in code.rows.iter().zip(&arms) {
-            first_access.push(text.accesses.len() as u32);
-            if let Kind::LocalGet | Kind::LocalSet = row.kind() {
-                let is_set = row.kind() == Kind::LocalSet;
-                text.accesses.push(Access { local: row.value as u32, is_set, arms: *arms });
-            }
+        // Uses in front of each row.
+        let mut in_front = Vec::with_capacity(code.rows.len() + 1);
+        for (i, (row, &arms)) in code.rows.iter().zip(&arms).enumerate() {
+            in_front.push(text.uses.len() as u32);
+            let use_ = |kind| Use { kind, what: row.value, arms, row: i as u32, bytes: bytes(row, 0) as u8 };
+            text.uses.extend(UseKind::of(row).map(use_));
         }
-        first_access.push(text.accesses.len() as u32);
+        in_front.push(text.uses.len() as u32);
         let fragment = |i: usize| {
             let row = &code.rows[i];
-            let parent = row.parent_row()?;
-            let hash = whole.hashes[i]?;
-            Some(Fragment {
-                root: row.expr(),
-                parent: code.rows[parent].expr(),
-                child: row.child,
-                hash,
-                bytes: whole.bytes[i],
+            let fragment = Fragment {
+                hash: whole.hashes[i]?,
                 rows: row.first..i as u32 + 1,
-                accesses: first_access[row.first as usize]..first_access[i + 1],
+                uses: in_front[row.first as usize]..in_front[i + 1],
+                bytes: whole.bytes[i],
                 arms: arms[i],
-                value: row.type_(),
-            })
+                has_value: row.type_().is_concrete(),
+                calls: whole.calls[i],
+            };
+            let is_leaf = matches!(row.kind(), Kind::LocalGet | Kind::Const);
+            (!fragment.has_value || fragment.bytes >= SMALLEST && !is_leaf).then_some(fragment)
         };
         for (i, row) in code.rows.iter().enumerate() {
-            let is_block = row.kind() == Kind::Block;
             let mut start = text.fragments.len() as u32;
             for child in children(&code.rows, i) {
-                let has_value = code.rows[child].type_().is_concrete();
-                let is_alone = !is_block || has_value;
-                let found = fragment(child).filter(|f| !has_value || f.bytes >= SMALLEST);
-                let ends_run = is_alone || found.is_none();
-                if ends_run && text.fragments.len() as u32 > start {
-                    text.runs.push(start..text.fragments.len() as u32);
+                let found = fragment(child);
+                let is_alone = |fragment: &Fragment| row.kind() != Kind::Block || fragment.has_value;
+                if found.as_ref().is_none_or(is_alone) {
+                    text.end_run(&mut start);
                 }
+                let ends_run = found.as_ref().is_some_and(is_alone);
                 text.fragments.extend(found);
                 if ends_run {
-                    let end = text.fragments.len() as u32;
-                    if is_alone && end > 0 && text.fragments[end as usize - 1].root == code.rows[child].expr() {
-                        text.runs.push(end - 1..end);
-                    }
-                    start = end;
+                    text.end_run(&mut start);
                 }
             }
-            if text.fragments.len() as u32 > start {
-                text.runs.push(start..text.fragments.len() as u32);
-            }
+            text.end_run(&mut start);
         }
         text
     }
 
-    fn fragments(&self, stretch: &Stretch) -> &[Fragment<'m>] {
+    /// Notes the fragments from `start` on as neighbours.
+    fn end_run(&mut self, start: &mut u32) {
+        let end = self.fragments.len() as u32;
+        if end > *start {
+            self.runs.push(*start..end);
+        }
+        *start = end;
+    }
+
+    fn fragments(&self, stretch: &Stretch) -> &[Fragment] {
         &self.fragments[stretch.first as usize..(stretch.first + stretch.count) as usize]
     }
 
@@ -212,32 +246,55 @@ impl<'m> Text<'m> {
         fragments[0].rows.start as usize..fragments[fragments.len() - 1].rows.end as usize
     }
 
+    fn uses(&self, stretch: &Stretch) -> &[Use] {
+        let fragments = self.fragments(stretch);
+        &self.uses[fragments[0].uses.start as usize..fragments[fragments.len() - 1].uses.end as usize]
+    }
+
     fn bytes(&self, stretch: &Stretch) -> i64 {
         self.fragments(stretch).iter().map(|f| i64::from(f.bytes)).sum()
     }
 
-    /// A hash that stretches have in common that are equal but for the locals that they use; none if these are too many.
-    fn key(&self, stretch: &Stretch) -> Option<u64> {
-        let mut hasher = DefaultHasher::new();
-        let mut locals = Locals::default();
-        for fragment in self.fragments(stretch) {
-            fragment.hash.hash(&mut hasher);
-            for access in &self.accesses[fragment.accesses.start as usize..fragment.accesses.end as usize] {
-                locals.add(access, fragment.arms)?.hash(&mut hasher);
-            }
+    /// Hashes that stretches of the same form have in common; none for a stretch that cannot be a function.
+    fn keys(&self, stretch: &Stretch) -> Option<Keys> {
+        let fragments = self.fragments(stretch);
+        let locals = Locals::of(self, stretch)?;
+        // What a handler reads must be set when a call throws.
+        if self.has_handlers && locals.set != 0 && fragments.iter().any(|fragment| fragment.calls) {
+            return None;
         }
-        Some(hasher.finish())
+        let (mut form, mut locals_only, mut all) = (DefaultHasher::new(), DefaultHasher::new(), DefaultHasher::new());
+        fragments.iter().for_each(|fragment| fragment.hash.hash(&mut form));
+        let mut free: Vec<u64> = Vec::new();
+        for use_ in self.uses(stretch) {
+            let number = locals.number(use_);
+            number.hash(&mut form);
+            if number.is_some() {
+                continue;
+            }
+            use_.is_constant().hash(&mut locals_only);
+            if use_.is_constant() {
+                use_.what.hash(&mut all);
+                continue;
+            }
+            let number = free.iter().position(|&local| local == use_.what).unwrap_or_else(|| {
+                free.push(use_.what);
+                free.len() - 1
+            });
+            number.hash(&mut locals_only);
+        }
+        Some(Keys { form: form.finish(), locals: locals_only.finish(), all: all.finish() })
     }
+}
 
-    fn locals(&self, stretch: &Stretch) -> Locals {
-        let mut locals = Locals::default();
-        for fragment in self.fragments(stretch) {
-            for access in &self.accesses[fragment.accesses.start as usize..fragment.accesses.end as usize] {
-                locals.add(access, fragment.arms).expect("a stretch that has a key has few locals");
-            }
-        }
-        locals
-    }
+/// Hashes by which stretches are grouped.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Keys {
+    form: u64,
+    /// Which leaves are locals, and which of these are the same.
+    locals: u64,
+    /// Constants.
+    all: u64,
 }
 
 /// Rows of the children of an expression, in order of execution.
@@ -266,30 +323,46 @@ fn count_arms(rows: &[CodeRow]) -> Vec<u32> {
 
 /// Expressions that are executed from their start to their end, by row.
 struct Whole {
-    /// Of all but which locals they use; none for other expressions.
+    /// Of their forms; none for other expressions.
     hashes: Vec<Option<u64>>,
+    /// Whether there are calls in them.
+    calls: Vec<bool>,
     bytes: Vec<u32>,
+    /// Whether the function has exception handlers.
+    has_handlers: bool,
 }
 
 impl Whole {
     fn of(module: Module<'_>, code: &Code, local_types: &[Type]) -> Whole {
         let rows = &code.rows;
-        let mut whole = Whole { hashes: Vec::with_capacity(rows.len()), bytes: Vec::with_capacity(rows.len()) };
+        let mut whole = Whole {
+            hashes: Vec::with_capacity(rows.len()),
+            calls: Vec::with_capacity(rows.len()),
+            bytes: Vec::with_capacity(rows.len()),
+            has_handlers: rows.iter().any(|row| matches!(row.kind(), Kind::Try | Kind::TryTable)),
+        };
         for (i, row) in rows.iter().enumerate() {
             let children = children(rows, i);
             let inner: u32 = children.iter().map(|&child| whole.bytes[child]).fold(0, u32::saturating_add);
             whole.bytes.push(inner.saturating_add(bytes(row, children.len())));
             let mut hasher = DefaultHasher::new();
-            (row.id, row.type_id).hash(&mut hasher);
+            // A leaf can be another's place.
+            let id = if row.kind() == Kind::Const { None } else { Some(row.id) };
+            let id = id.filter(|_| row.kind() != Kind::LocalGet);
+            (id, row.type_id).hash(&mut hasher);
+            let is_call = matches!(row.kind(), Kind::Call | Kind::CallIndirect | Kind::CallRef);
             let is_whole = match row.kind() {
-                Kind::LocalGet | Kind::LocalSet => local_types[row.value as usize].is_numeric(),
+                Kind::LocalGet => true,
+                Kind::LocalSet => local_types[row.value as usize].is_numeric(),
                 Kind::Block => row.named().is_none(),
                 Kind::If => true,
+                Kind::Const => row.has_value,
                 _ => {
                     row.operation.hash(&mut hasher);
-                    row.operation != 0 && runs_to_its_end(module, row)
+                    !row.is_return && row.operation != 0 && (is_call || runs_to_its_end(module, row))
                 }
             };
+            whole.calls.push(is_call || children.iter().any(|&child| whole.calls[child]));
             let has_plain_type = row.type_() == Type::NONE || row.type_().is_numeric();
             let hashes: Option<Vec<u64>> = children.iter().map(|&child| whole.hashes[child]).collect();
             let hash = hashes.filter(|_| is_whole && has_plain_type).map(|hashes| {
@@ -310,12 +383,11 @@ fn runs_to_its_end(module: Module<'_>, row: &CodeRow) -> bool {
         | Kind::Load
         | Kind::Store
         | Kind::Drop
-        | Kind::Const
         | Kind::Unary
         | Kind::Binary
         | Kind::Select
         | Kind::Nop => true,
-        Kind::Call | Kind::CallIndirect | Kind::CallRef | Kind::Return | Kind::Pop => false,
+        Kind::Return | Kind::Pop => false,
         _ => !module.shallow_effects(row.expr()).leaves,
     }
 }
@@ -330,7 +402,6 @@ fn bytes(row: &CodeRow, children: usize) -> u32 {
         Kind::Const => match row.type_() {
             Type::I32 => 1 + signed_leb128(i64::from(row.value as u32 as i32)),
             Type::I64 => 1 + signed_leb128(row.value as i64),
-            Type::V128 => 18,
             type_ => 1 + type_.size(),
         },
         Kind::Other => 3,
@@ -347,30 +418,47 @@ fn signed_leb128(value: i64) -> u32 {
     bits.div_ceil(7)
 }
 
-/// The locals of a stretch, in the order in which it first uses them.
+/// The locals that a stretch sets, in the order in which it first uses them.
 #[derive(Default)]
 struct Locals {
-    locals: Vec<u32>,
-    /// Those whose value from before may be needed: read before they are set, or only set in an arm of an `if`.
+    locals: Vec<u64>,
+    /// Those whose value from before may be needed: read before they are set, or first set in an arm of an `if`.
     params: u64,
     set: u64,
 }
 
 impl Locals {
-    /// Adds an access of a fragment that is in so many arms. Gives the local's number in the stretch.
-    fn add(&mut self, access: &Access, arms: u32) -> Option<usize> {
-        let number = self.locals.iter().position(|&local| local == access.local).unwrap_or(self.locals.len());
-        let bit = 1u64.checked_shl(number as u32)?;
-        if number == self.locals.len() {
-            self.locals.push(access.local);
-            if !access.is_set || access.arms > arms {
-                self.params |= bit;
+    /// None if there are too many.
+    fn of(text: &Text, stretch: &Stretch) -> Option<Locals> {
+        let uses = text.uses(stretch);
+        let is_set = |local: u64| uses.iter().any(|u| u.kind == UseKind::Set && u.what == local);
+        let mut locals = Locals::default();
+        // Fragments of a stretch are in the same arms.
+        let arms = text.fragments(stretch)[0].arms;
+        for use_ in uses.iter().filter(|u| !u.is_constant()) {
+            if locals.locals.contains(&use_.what) || use_.kind == UseKind::Get && !is_set(use_.what) {
+                continue;
+            }
+            let bit = 1u64.checked_shl(locals.locals.len() as u32)?;
+            locals.locals.push(use_.what);
+            locals.set |= bit;
+            if use_.kind == UseKind::Get || use_.arms > arms {
+                locals.params |= bit;
             }
         }
-        if access.is_set {
-            self.set |= bit;
-        }
-        Some(number)
+        Some(locals)
+    }
+
+    /// Their numbers, those first whose value from before may be needed.
+    fn in_order(&self) -> impl Iterator<Item = usize> {
+        let is_param = |&number: &usize| self.params >> number & 1 == 1;
+        let all = 0..self.locals.len();
+        all.clone().filter(is_param).chain(all.filter(move |number| !is_param(number)))
+    }
+
+    /// The number of the local that is used; none for a constant, and for a local that the stretch does not set.
+    fn number(&self, use_: &Use) -> Option<usize> {
+        self.locals.iter().position(|&local| local == use_.what).filter(|_| !use_.is_constant())
     }
 }
 
@@ -380,27 +468,27 @@ struct Stretch {
     text: u32,
     first: u32,
     count: u32,
-    /// The locals, by their numbers in the stretch, that it sets and that are read behind it.
+    /// The locals, by their numbers, that it sets and that are read behind it.
     results: u64,
 }
 
-/// Stretches that are equal but for the locals that they use.
+/// Stretches of the same form.
 type Group = Vec<Stretch>;
 
 /// Finds stretches that occur more than once, if something could be spared.
-fn find_repeated(texts: &[Text<'_>]) -> Vec<Group> {
-    let mut groups = Vec::new();
+fn find_repeated(texts: &[Text]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
     // By text and fragment, whether the stretch of the last length that starts there occurs again.
     let mut repeated: Vec<Vec<bool>> = texts.iter().map(|text| vec![true; text.fragments.len() + 1]).collect();
     for count in 1..=FRAGMENTS {
-        let mut keyed: Vec<(u64, Stretch)> = Vec::new();
+        let mut keyed: Vec<(Keys, Stretch)> = Vec::new();
         for (number, (text, repeated)) in texts.iter().zip(&repeated).enumerate() {
             for run in &text.runs {
                 for first in run.start..(run.end + 1).saturating_sub(count) {
                     let both = repeated[first as usize] && (count == 1 || repeated[first as usize + 1]);
                     let stretch = Stretch { text: number as u32, first, count, results: 0 };
-                    if let Some(key) = both.then(|| text.key(&stretch)).flatten() {
-                        keyed.push((key, stretch));
+                    if let Some(keys) = both.then(|| text.keys(&stretch)).flatten() {
+                        keyed.push((keys, stretch));
                     }
                 }
             }
@@ -408,14 +496,22 @@ fn find_repeated(texts: &[Text<'_>]) -> Vec<Group> {
         repeated.iter_mut().for_each(|repeated| repeated.fill(false));
         keyed.sort_unstable();
         let mut is_over = true;
-        for group in keyed.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1) {
+        for group in keyed.chunk_by(|a, b| a.0.form == b.0.form).filter(|group| group.len() > 1) {
             is_over = false;
             for (_, stretch) in group {
                 repeated[stretch.text as usize][stretch.first as usize] = true;
             }
-            let group: Group = group.iter().map(|&(_, stretch)| stretch).collect();
-            if spared_at_most(texts, &group) >= LEAST {
-                groups.push(group);
+            let mut add = |part: &[(Keys, Stretch)], whole: usize| {
+                let part: Group = part.iter().map(|&(_, stretch)| stretch).collect();
+                if (2..whole).contains(&part.len()) && spared_at_most(texts, &part) >= LEAST {
+                    groups.push(part);
+                }
+            };
+            add(group, usize::MAX);
+            // Leaves that are the same need not be taken, or not twice.
+            for part in group.chunk_by(|a, b| a.0.locals == b.0.locals) {
+                add(part, group.len());
+                part.chunk_by(|a, b| a.0.all == b.0.all).for_each(|same| add(same, part.len()));
             }
         }
         if is_over {
@@ -425,15 +521,12 @@ fn find_repeated(texts: &[Text<'_>]) -> Vec<Group> {
     groups
 }
 
-/// Bytes that a function for a group spares if it has to give nothing.
-fn spared_at_most(texts: &[Text<'_>], group: &[Stretch]) -> i64 {
+/// Bytes that a function for a group spares if it has to take no leaves and to give nothing.
+fn spared_at_most(texts: &[Text], group: &[Stretch]) -> i64 {
     let text = &texts[group[0].text as usize];
-    let params = text.locals(&group[0]).params.count_ones();
-    if params as usize > PARAMS {
-        return 0;
-    }
-    let bytes = text.bytes(&group[0]);
-    group.len() as i64 * (bytes - CALL - LOCAL * i64::from(params)) - bytes - FUNCTION
+    let params = Locals::of(text, &group[0]).map_or(0, |locals| locals.params.count_ones());
+    let each = |stretch: &Stretch| texts[stretch.text as usize].bytes(stretch) - CALL - LOCAL * i64::from(params);
+    group.iter().map(each).sum::<i64>() - text.bytes(&group[0]) - FUNCTION
 }
 
 /// Finds what is read behind stretches, and takes those away that cannot be reached.
@@ -441,7 +534,7 @@ fn find_results<'m>(
     pass: Pass<'m>,
     module: Module<'m>,
     functions: &[Function<'m>],
-    texts: &[Text<'m>],
+    texts: &[Text],
     groups: &mut [Group],
 ) {
     let mut by_text: Vec<Vec<(usize, usize)>> = texts.iter().map(|_| Vec::new()).collect();
@@ -455,21 +548,28 @@ fn find_results<'m>(
         if here.is_empty() {
             return Vec::new();
         }
-        let last = |&(i, j): &(usize, usize)| text.fragments(&groups[i][j]).last().expect("it has fragments").root;
+        let nodes = function.nodes();
+        let stretch = |&(i, j): &(usize, usize)| &groups[i][j];
+        let last = |place: &(usize, usize)| nodes[text.rows(stretch(place)).end - 1].expr();
         let mut ends: Vec<Expr<'_>> = here.iter().map(last).collect();
         ends.sort_unstable_by_key(|end| end.address());
         ends.dedup();
         let liveness = function.liveness_after(module, &ends);
+        let is_same = |(now, before): (&Node, &Node)| now.expr() == before.expr();
+        let now = function.nodes();
+        if now.len() != nodes.len() || !now.iter().zip(&nodes).all(is_same) {
+            // Code that cannot be reached has been replaced: the rows are others.
+            return vec![None; here.len()];
+        }
         let result = |place: &(usize, usize)| {
             let end = last(place);
             if !liveness.is_reachable(end) {
                 return None;
             }
             let live = liveness.after(end);
-            let locals = text.locals(&groups[place.0][place.1]);
-            let is_read = |number: &usize| live.binary_search(&locals.locals[*number]).is_ok();
-            let read = (0..locals.locals.len()).filter(is_read).fold(0, |mask, number| mask | 1u64 << number);
-            Some(read & locals.set)
+            let locals = Locals::of(text, stretch(place))?.locals;
+            let is_read = |number: &usize| live.binary_search(&(locals[*number] as u32)).is_ok();
+            Some((0..locals.len()).filter(is_read).fold(0, |mask, number| mask | 1u64 << number))
         };
         here.iter().map(result).collect()
     });
@@ -493,12 +593,14 @@ struct Candidate {
     stretches: Vec<Stretch>,
     /// The local that it gives, by its number in the stretch.
     result: Option<u32>,
+    /// For each use of a stretch, the first one that is always the same, if it is a leaf that is taken.
+    taken: Vec<Option<usize>>,
     spared: i64,
 }
 
 impl Candidate {
     /// The best for what is left of a group.
-    fn of(texts: &[Text<'_>], group: &[Stretch], taken: &[Vec<bool>]) -> Option<Candidate> {
+    fn of(texts: &[Text], group: &[Stretch], taken: &[Vec<bool>]) -> Option<Candidate> {
         let mut free: Vec<Stretch> = Vec::new();
         for stretch in group {
             let rows = texts[stretch.text as usize].rows(stretch);
@@ -510,31 +612,77 @@ impl Candidate {
                 free.push(*stretch);
             }
         }
-        let first = free.first()?;
-        let text = &texts[first.text as usize];
-        let value = text.fragments(first)[0].value;
-        let (bytes, params) = (text.bytes(first), text.locals(first).params.count_ones());
-        let each = bytes - CALL - LOCAL * i64::from(params);
-        let spared = |result: Option<u32>| {
-            let allowed = result.map_or(0, |result| 1u64 << result);
-            let (mut spared, mut count) = (-bytes - FUNCTION - result.map_or(0, |_| LOCAL), 0);
-            for stretch in free.iter().filter(|stretch| stretch.results & !allowed == 0) {
-                count += 1;
-                spared += each - if result.is_none() { 0 } else if stretch.results == 0 { DROP } else { LOCAL };
-            }
-            if count < 2 { 0 } else { spared }
-        };
+        let has_value = texts[free.first()?.text as usize].fragments(&free[0])[0].has_value;
         let all = free.iter().fold(0, |all, stretch| all | stretch.results);
-        let results = (0..u64::BITS).filter(|number| !value.is_concrete() && all >> number & 1 == 1).map(Some);
-        let result = std::iter::once(None).chain(results).max_by_key(|&result| (spared(result), Reverse(result)))?;
-        let (spared, allowed) = (spared(result), result.map_or(0, |result| 1u64 << result));
-        free.retain(|stretch| stretch.results & !allowed == 0);
-        (spared >= LEAST).then_some(Candidate { stretches: free, result, spared })
+        let results = (0..u64::BITS).filter(|number| !has_value && all >> number & 1 == 1).map(Some);
+        let with_result = |result: Option<u32>| {
+            let allowed = result.map_or(0, |result| 1u64 << result);
+            let stretches = free.iter().copied().filter(|stretch| stretch.results & !allowed == 0).collect();
+            Candidate::with_result(texts, stretches, result)
+        };
+        let best = std::iter::once(None).chain(results).filter_map(with_result);
+        best.max_by_key(|candidate| (candidate.spared, Reverse(candidate.result)))
+    }
+
+    fn with_result(texts: &[Text], stretches: Vec<Stretch>, result: Option<u32>) -> Option<Candidate> {
+        let first = stretches.first().filter(|_| stretches.len() > 1)?;
+        let text = &texts[first.text as usize];
+        let locals = Locals::of(text, first)?;
+        let taken = compare_leaves(texts, &stretches, &locals);
+        let passed = distinct(&taken);
+        let params = locals.params.count_ones() as usize;
+        if params + passed.len() > PARAMS {
+            return None;
+        }
+        let mut spared = -text.bytes(first) - FUNCTION - result.map_or(0, |_| LOCAL);
+        for stretch in &stretches {
+            let text = &texts[stretch.text as usize];
+            let uses = text.uses(stretch);
+            let operands: i64 = passed.iter().map(|&number| i64::from(uses[number].bytes)).sum();
+            let result = match result {
+                None => 0,
+                Some(_) if stretch.results == 0 => DROP,
+                Some(_) => LOCAL,
+            };
+            spared += text.bytes(stretch) - CALL - LOCAL * params as i64 - operands - result;
+        }
+        (spared >= LEAST).then_some(Candidate { stretches, result, taken, spared })
     }
 }
 
+fn distinct(taken: &[Option<usize>]) -> Vec<usize> {
+    let mut distinct: Vec<usize> = taken.iter().flatten().copied().collect();
+    distinct.sort_unstable();
+    distinct.dedup();
+    distinct
+}
+
+/// For each use of stretches of the same form, the first one that is the same in each of them, if it is a leaf, and not the
+/// same constant in all.
+fn compare_leaves(texts: &[Text], stretches: &[Stretch], locals: &Locals) -> Vec<Option<usize>> {
+    let uses: Vec<&[Use]> = stretches.iter().map(|stretch| texts[stretch.text as usize].uses(stretch)).collect();
+    let leaf = |use_: &Use| (use_.kind, use_.what);
+    let mut first_of: HashMap<u64, Vec<usize>> = HashMap::new();
+    let mut first = |number: usize| {
+        let mut hasher = DefaultHasher::new();
+        uses.iter().for_each(|uses| leaf(&uses[number]).hash(&mut hasher));
+        let others = first_of.entry(hasher.finish()).or_default();
+        let same = others.iter().find(|&&other| uses.iter().all(|uses| leaf(&uses[other]) == leaf(&uses[number])));
+        let same = same.copied();
+        if same.is_none() {
+            others.push(number);
+        }
+        same.unwrap_or(number)
+    };
+    let is_constant = |number: usize| {
+        uses[0][number].is_constant() && uses.iter().all(|u| leaf(&u[number]) == leaf(&uses[0][number]))
+    };
+    let is_free = |number: usize| uses[0][number].kind != UseKind::Set && locals.number(&uses[0][number]).is_none();
+    (0..uses[0].len()).map(|number| (is_free(number) && !is_constant(number)).then(|| first(number))).collect()
+}
+
 /// Chooses functions that spare most, one after the other.
-fn choose<'m>(texts: &[Text<'m>], mut groups: Vec<Group>) -> Vec<Outlined<'m>> {
+fn choose(texts: &[Text], mut groups: Vec<Group>) -> Vec<Candidate> {
     groups.iter_mut().for_each(|group| group.sort_unstable());
     groups.retain(|group| group.len() > 1);
     // Keys are not the same in each run of the tool.
@@ -546,65 +694,83 @@ fn choose<'m>(texts: &[Text<'m>], mut groups: Vec<Group>) -> Vec<Outlined<'m>> {
     }
     let mut chosen = Vec::new();
     while let Some((spared, Reverse(number))) = open.pop() {
-        let Some(mut candidate) = Candidate::of(texts, &groups[number], &taken) else { continue };
+        let Some(candidate) = Candidate::of(texts, &groups[number], &taken) else { continue };
         if candidate.spared < spared {
             open.push((candidate.spared, Reverse(number)));
-            continue;
-        }
-        keep_equal(texts, &mut candidate.stretches);
-        if candidate.stretches.len() < 2 {
             continue;
         }
         for stretch in &candidate.stretches {
             let text = &texts[stretch.text as usize];
             taken[stretch.text as usize][text.rows(stretch)].fill(true);
         }
-        chosen.push(outline(texts, &candidate));
+        chosen.push(candidate);
     }
     chosen
 }
 
-/// Takes those away that are not equal to the first, though their keys are.
-fn keep_equal(texts: &[Text<'_>], stretches: &mut Vec<Stretch>) {
-    let first = stretches[0];
-    stretches.retain(|stretch| {
-        let mut pairs = Vec::new();
-        let left = texts[first.text as usize].fragments(&first);
-        let right = texts[stretch.text as usize].fragments(stretch);
-        left.iter().zip(right).all(|(left, right)| left.root.same_but_for_locals(right.root, &mut pairs))
-    });
+/// Turns rows into expressions.
+fn find_places<'m>(functions: &[Function<'m>], texts: &[Text], chosen: &[Candidate]) -> Vec<Outlined<'m>> {
+    let mut by_text: Vec<Vec<(usize, &Stretch)>> = texts.iter().map(|_| Vec::new()).collect();
+    for (number, candidate) in chosen.iter().enumerate() {
+        candidate.stretches.iter().for_each(|stretch| by_text[stretch.text as usize].push((number, stretch)));
+    }
+    // In order of the functions, as a group's stretches are.
+    let mut places: Vec<Vec<Place<'m>>> = chosen.iter().map(|_| Vec::new()).collect();
+    for ((&function, text), stretches) in functions.iter().zip(texts).zip(by_text) {
+        let nodes = if stretches.is_empty() { Vec::new() } else { function.nodes() };
+        for (number, stretch) in stretches {
+            let row = |fragment: &Fragment| &nodes[fragment.rows.end as usize - 1];
+            let (fragments, uses) = (text.fragments(stretch), text.uses(stretch));
+            let first = row(&fragments[0]);
+            let locals = Locals::of(text, stretch).expect("it has keys");
+            places[number].push(Place {
+                function,
+                parent: nodes[first.parent as usize].expr(),
+                child: first.child,
+                code: fragments.iter().map(|fragment| row(fragment).expr()).collect(),
+                locals: locals.in_order().map(|number| locals.locals[number] as u32).collect(),
+                leaves: distinct(&chosen[number].taken).iter().map(|&i| nodes[uses[i].row as usize].expr()).collect(),
+                reads_result: stretch.results != 0,
+            });
+        }
+    }
+    let outlined = chosen.iter().zip(places).map(|(candidate, places)| outline(texts, candidate, places));
+    outlined.collect()
 }
 
-fn outline<'m>(texts: &[Text<'m>], candidate: &Candidate) -> Outlined<'m> {
+fn outline<'m>(texts: &[Text], candidate: &Candidate, mut places: Vec<Place<'m>>) -> Outlined<'m> {
+    let form = |stretch: &Stretch| -> Vec<(bool, Option<usize>)> {
+        let text = &texts[stretch.text as usize];
+        let locals = Locals::of(text, stretch).expect("it has keys");
+        text.uses(stretch).iter().map(|use_| (use_.kind == UseKind::Set, locals.number(use_))).collect()
+    };
+    // Hashes can be equal by chance.
     let first = &candidate.stretches[0];
+    let (first_form, code) = (form(first), places[0].code.clone());
+    let mut stretches = candidate.stretches.iter();
+    places.retain(|place| {
+        let stretch = stretches.next().expect("there is a place for each");
+        form(stretch) == first_form && code.iter().zip(&place.code).all(|(a, b)| a.same_in_form(*b))
+    });
     let text = &texts[first.text as usize];
-    let Locals { locals, params, .. } = text.locals(first);
-    let is_param = |&number: &usize| params >> number & 1 == 1;
-    let mut order: Vec<usize> = (0..locals.len()).filter(is_param).collect();
-    order.extend((0..locals.len()).filter(|number| !is_param(number)));
-    let value = text.fragments(first)[0].value;
+    let locals = Locals::of(text, first).expect("it has keys");
+    let place = &places[0];
+    let types = place.function.local_types();
+    let value = place.code[0].type_();
+    let position = |result: u32| locals.in_order().position(|number| number == result as usize);
     let gives = match candidate.result {
-        Some(result) => Gives::Local(order.iter().position(|&n| n == result as usize).expect("it is a local") as u32),
+        Some(result) => Gives::Local(position(result).expect("it is one of the locals") as u32),
         None if value.is_concrete() => Gives::Value(value),
         None => Gives::Nothing,
     };
-    let place = |stretch: &Stretch| {
-        let text = &texts[stretch.text as usize];
-        let fragments = text.fragments(stretch);
-        let locals = text.locals(stretch).locals;
-        Place {
-            function: text.function,
-            parent: fragments[0].parent,
-            child: fragments[0].child,
-            code: fragments.iter().map(|fragment| fragment.root).collect(),
-            locals: order.iter().map(|&number| locals[number]).collect(),
-            reads_result: stretch.results != 0,
-        }
-    };
+    let passed = distinct(&candidate.taken);
+    let param_of = |number: usize| passed.binary_search(&number).expect("it is taken") as u32;
     Outlined {
-        locals: order.iter().map(|&number| text.local_types[locals[number] as usize]).collect(),
-        params: params.count_ones() as usize,
+        locals: place.locals.iter().map(|&local| types[local as usize]).collect(),
+        params: locals.params.count_ones() as usize,
+        leaf_params: place.leaves.iter().map(|leaf| leaf.type_()).collect(),
+        leaves: candidate.taken.iter().map(|number| number.map(param_of)).collect(),
         gives,
-        places: candidate.stretches.iter().map(place).collect(),
+        places,
     }
 }

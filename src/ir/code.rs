@@ -108,16 +108,10 @@ impl<'m> Expr<'m> {
 }
 
 impl<'m> Expr<'m> {
-    /// Whether another expression is equal but for the locals that the two use, which correspond to each other, one to
-    /// one. `pairs` are those of expressions in front of them, and get these: a local of this one, one of the other,
-    /// and so on.
-    pub fn same_but_for_locals(self, other: Expr<'m>, pairs: &mut Vec<u32>) -> bool {
-        bridge::equal_but_for_locals(self.address(), other.address(), pairs)
-    }
-
-    /// Lets it use the locals `to` instead of the locals `from`, which are all that it uses.
-    pub fn renumber_locals(self, from: &[u32], to: &[u32]) {
-        bridge::renumber_locals(self.address(), from, to);
+    /// Whether another expression is equal but for its leaves, which are `local.get`s and constants, and for the locals that
+    /// it sets.
+    pub fn same_in_form(self, other: Expr<'m>) -> bool {
+        bridge::equal_in_form(self.address(), other.address())
     }
 
     /// Puts an expression in the place of so many children of this block, of which `first` is the first.
@@ -152,6 +146,19 @@ impl Expr<'_> {
             ]
         };
         of.iter().find(|(known, _)| *known == op).map(|&(_, comparison)| comparison)
+    }
+}
+
+impl<'m> Module<'m> {
+    /// Lets neighbouring expressions use the locals `to` instead of the locals `from`. For each of their `local.get`s,
+    /// `local.set`s and constants, in order of execution, there can be a local that is read instead.
+    pub fn generalize(self, code: &mut [Expr<'m>], from: &[u32], to: &[u32], leaves: &[Option<u32>]) {
+        let leaves: Vec<u32> = leaves.iter().map(|local| local.unwrap_or(u32::MAX)).collect();
+        let mut next = 0;
+        for expr in code {
+            let address = bridge::generalize(self.pin(), expr.address(), from, to, &leaves, &mut next);
+            *expr = Expr::from_address(address);
+        }
     }
 }
 

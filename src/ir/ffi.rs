@@ -311,8 +311,15 @@ pub mod bridge {
         fn after(self: &LivenessAfter, expression: usize) -> Result<Vec<u32>>;
         fn reachable(self: &LivenessAfter, expression: usize) -> bool;
 
-        fn equal_but_for_locals(left: usize, right: usize, pairs: &mut Vec<u32>) -> bool;
-        fn renumber_locals(expression: usize, from: &[u32], to: &[u32]);
+        fn equal_in_form(left: usize, right: usize) -> bool;
+        fn generalize(
+            module: Pin<&mut Module>,
+            expression: usize,
+            from: &[u32],
+            to: &[u32],
+            leaves: &[u32],
+            next: &mut usize,
+        ) -> usize;
         fn replace_children(block: usize, first: usize, count: usize, replacement: usize);
 
         fn module_facts(module: &Module) -> ModuleFacts;

@@ -60,6 +60,8 @@ pub struct Runtime {
     pub scratch: Vec<Scratch>,
     /// Helpers of which each module has its own if there are two: those that functions call on their ways in and out.
     pub on_the_way: Vec<String>,
+    /// Functions of code that several resume functions have.
+    pub outlined: Vec<String>,
     /// Results with references in them; their position is in the names of the helpers for them.
     reference_results: Vec<Type>,
     state: String,
@@ -84,6 +86,7 @@ impl Runtime {
             masks_in_table: 0,
             scratch: Vec::new(),
             on_the_way: Vec::new(),
+            outlined: Vec::new(),
             reference_results: Vec::new(),
             state,
         }
@@ -128,9 +131,10 @@ impl Runtime {
     }
 
     /// A function of code that occurs again and again.
-    pub fn outlined(&self, number: usize) -> String {
+    pub fn outlined_name(&self, number: usize) -> String {
         self.name(&format!("outlined.{number}"))
     }
+
 
     /// Gives masks by site.
     pub fn mask_function(&self, number: u32) -> String {
