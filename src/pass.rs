@@ -435,8 +435,12 @@ fn clean_up<'m>(
         let moving = separate::moving(module, runtime)?;
         functions.retain(|function| moving.contains(&Name::of(&function.name())));
     }
-    let outlined = outlining::find(pass, module, &functions);
-    runtime.outlined = transform::outline::outline(module, runtime, &outlined);
+    for _ in 0..3 {
+        let outlined = outlining::find(pass, module, &functions);
+        let names = transform::outline::outline(module, runtime, &outlined);
+        functions.extend(names.iter().map(|name| module.function(name)));
+        runtime.outlined.extend(names);
+    }
     run(&["reorder-locals"])
 }
 
