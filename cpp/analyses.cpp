@@ -74,57 +74,14 @@ bool equal_functions(Function& left, Function& right) { return FunctionUtils::eq
 
 namespace {
 
-// Marks positions among a basic block's reads and writes.
-template <typename SubType, typename VisitorType> struct MarkingWalker : public LivenessWalker<SubType, VisitorType> {
-  using BasicBlock = typename LivenessWalker<SubType, VisitorType>::BasicBlock;
-
-  struct Mark {
-    Expression* expression;
-    BasicBlock* block;
-    size_t action;
-  };
-  std::vector<Mark> marks;
-
-  void mark(Expression* expression) {
-    if (auto* block = this->currBasicBlock) {
-      block->contents.actions.emplace_back(this->getCurrentPointer());
-      marks.push_back({expression, block, block->contents.actions.size()});
+// Marks the positions of calls among a basic block's reads and writes.
+struct Walker : public LivenessWalker<Walker, Visitor<Walker>> {
+  void mark(Expression* call) {
+    if (currBasicBlock) {
+      currBasicBlock->contents.actions.emplace_back(getCurrentPointer());
+      calls.emplace_back(call, currBasicBlock, currBasicBlock->contents.actions.size());
     }
   }
-
-  // Which locals are live at the marks: one scan backwards through each block that has some.
-  LivenessAfter::Live find_live(Module& module, Function& func) {
-    this->walkFunctionInModule(&func, &module);
-    std::unordered_map<BasicBlock*, std::vector<Mark*>> by_block;
-    for (auto& mark : marks) {
-      if (this->liveBlocks.count(mark.block)) {
-        by_block[mark.block].push_back(&mark);
-      }
-    }
-    LivenessAfter::Live result;
-    for (auto& [block, marked] : by_block) {
-      auto& actions = block->contents.actions;
-      std::set<uint32_t> live(block->contents.end.begin(), block->contents.end.end());
-      size_t position = actions.size();
-      for (auto mark = marked.rbegin(); mark != marked.rend(); ++mark) {
-        for (; position > (*mark)->action; position--) {
-          auto& action = actions[position - 1];
-          if (action.isGet()) {
-            live.insert(action.index);
-          } else if (action.isSet()) {
-            live.erase(action.index);
-          }
-        }
-        result[as_address((*mark)->expression)].assign(live.begin(), live.end());
-      }
-    }
-    return result;
-  }
-};
-
-struct CallMarker : public MarkingWalker<CallMarker, Visitor<CallMarker>> {
-  rust::Slice<const size_t> others;
-
   void visitCall(Call* curr) {
     if (!std::binary_search(others.begin(), others.end(), as_number(curr->target))) {
       mark(curr);
@@ -132,54 +89,59 @@ struct CallMarker : public MarkingWalker<CallMarker, Visitor<CallMarker>> {
   }
   void visitCallIndirect(CallIndirect* curr) { mark(curr); }
   void visitCallRef(CallRef* curr) { mark(curr); }
-};
 
-struct ExpressionMarker : public MarkingWalker<ExpressionMarker, UnifiedExpressionVisitor<ExpressionMarker>> {
-  using Super = LivenessWalker<ExpressionMarker, UnifiedExpressionVisitor<ExpressionMarker>>;
-  rust::Slice<const size_t> expressions;
-
-  void visitExpression(Expression* curr) {
-    if (std::binary_search(expressions.begin(), expressions.end(), as_address(curr))) {
-      mark(curr);
-    }
-  }
-  // These two, and an `if`, are not visited as others are.
-  static void doVisitLocalGet(ExpressionMarker* self, Expression** curr) {
-    Super::doVisitLocalGet(self, curr);
-    self->visitExpression(*curr);
-  }
-  static void doVisitLocalSet(ExpressionMarker* self, Expression** curr) {
-    Super::doVisitLocalSet(self, curr);
-    self->visitExpression(*curr);
-  }
-  static void doEndIf(ExpressionMarker* self, Expression** curr) {
-    Super::doEndIf(self, curr);
-    self->visitExpression(*curr);
-  }
+  struct Mark {
+    Expression* call;
+    BasicBlock* block;
+    size_t action;
+  };
+  std::vector<Mark> calls;
+  rust::Slice<const size_t> others;
 };
 
 } // namespace
 
-rust::Vec<uint32_t> LivenessAfter::after(size_t expression) const {
+LivenessAtCalls::LivenessAtCalls(Module& module, Function& func, rust::Slice<const size_t> others) {
+  Walker walker;
+  walker.others = others;
+  walker.walkFunctionInModule(&func, &module);
+  // One scan backwards through each block that has calls.
+  std::unordered_map<Walker::BasicBlock*, std::vector<Walker::Mark*>> marks;
+  for (auto& mark : walker.calls) {
+    if (walker.liveBlocks.count(mark.block)) {
+      marks[mark.block].push_back(&mark);
+    }
+  }
+  for (auto& [block, calls] : marks) {
+    auto& actions = block->contents.actions;
+    std::set<uint32_t> live(block->contents.end.begin(), block->contents.end.end());
+    size_t position = actions.size();
+    for (auto mark = calls.rbegin(); mark != calls.rend(); ++mark) {
+      for (; position > (*mark)->action; position--) {
+        auto& action = actions[position - 1];
+        if (action.isGet()) {
+          live.insert(action.index);
+        } else if (action.isSet()) {
+          live.erase(action.index);
+        }
+      }
+      live_after[as_address((*mark)->call)].assign(live.begin(), live.end());
+    }
+  }
+}
+
+rust::Vec<uint32_t> LivenessAtCalls::after(size_t call) const {
   rust::Vec<uint32_t> out;
-  for (auto local : live.at(expression)) {
+  for (auto local : live_after.at(call)) {
     out.push_back(local);
   }
   return out;
 }
 
-bool LivenessAfter::reachable(size_t expression) const { return live.count(expression); }
+bool LivenessAtCalls::reachable(size_t call) const { return live_after.count(call); }
 
-std::unique_ptr<LivenessAfter> liveness_after_calls(Module& module, Function& func, rust::Slice<const size_t> others) {
-  CallMarker marker;
-  marker.others = others;
-  return std::make_unique<LivenessAfter>(marker.find_live(module, func));
-}
-
-std::unique_ptr<LivenessAfter> liveness_after(Module& module, Function& func, rust::Slice<const size_t> expressions) {
-  ExpressionMarker marker;
-  marker.expressions = expressions;
-  return std::make_unique<LivenessAfter>(marker.find_live(module, func));
+std::unique_ptr<LivenessAtCalls> liveness_at_calls(Module& module, Function& func, rust::Slice<const size_t> others) {
+  return std::make_unique<LivenessAtCalls>(module, func, others);
 }
 
 } // namespace fork_instrument

@@ -22,27 +22,23 @@ bool equal_expressions(size_t left, size_t right);
 // Whether two functions have the same type, the same locals, and bodies that are the same but for the names of labels.
 bool equal_functions(Function& left, Function& right);
 
-// Where each local of a function is live, after some of its expressions.
-class LivenessAfter {
+// Where each local of a function is live, at the granularity of calls.
+class LivenessAtCalls {
 public:
-  // Live locals after each of the expressions that can be reached, ascending.
-  using Live = std::unordered_map<size_t, std::vector<uint32_t>>;
-  explicit LivenessAfter(Live live) : live(std::move(live)) {}
+  // Direct calls of `others`, functions by number in ascending order, are left out.
+  LivenessAtCalls(Module& module, Function& func, rust::Slice<const size_t> others);
 
-  // Locals that may be read after the expression is executed, by its normal path or by a handler that it throws to, in
-  // ascending order. Must be asked with one of those expressions that is not in unreachable code.
-  rust::Vec<uint32_t> after(size_t expression) const;
-  // Whether control can reach the expression.
-  bool reachable(size_t expression) const;
+  // Locals that may be read after the call returns, by its normal path or by a handler that it throws to, in
+  // ascending order. Must be asked with a call of the function that is not left out, nor in unreachable code.
+  rust::Vec<uint32_t> after(size_t call) const;
+  // Whether control can reach the call, which is not left out.
+  bool reachable(size_t call) const;
 
 private:
-  Live live;
+  // Live locals after each call that can be reached, ascending.
+  std::unordered_map<size_t, std::vector<uint32_t>> live_after;
 };
 
-// After all calls, but for direct calls of `others`, functions by number in ascending order.
-std::unique_ptr<LivenessAfter> liveness_after_calls(Module& module, Function& func, rust::Slice<const size_t> others);
-
-// After these expressions, addresses in ascending order. A block's end is after its last child.
-std::unique_ptr<LivenessAfter> liveness_after(Module& module, Function& func, rust::Slice<const size_t> expressions);
+std::unique_ptr<LivenessAtCalls> liveness_at_calls(Module& module, Function& func, rust::Slice<const size_t> others);
 
 } // namespace fork_instrument

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cfg/liveness-traversal.h"
 #include "fork-instrument/src/ir/ffi.rs.h"
 #include "ir/utils.h"
 #include "wasm-builder.h"
@@ -12,6 +13,43 @@ namespace fork_instrument {
 using namespace wasm;
 
 namespace {
+
+// Marks the ends of expressions among a basic block's reads and writes.
+struct EndMarker : public LivenessWalker<EndMarker, UnifiedExpressionVisitor<EndMarker>> {
+  using Super = LivenessWalker<EndMarker, UnifiedExpressionVisitor<EndMarker>>;
+
+  struct Mark {
+    // Of the points with this expression, the first.
+    const LivenessPoint* point;
+    size_t action;
+  };
+  rust::Slice<const LivenessPoint> points;
+  std::unordered_map<BasicBlock*, std::vector<Mark>> marks;
+
+  void visitExpression(Expression* curr) {
+    auto address = as_address(curr);
+    auto* end = points.data() + points.size();
+    auto* point = std::lower_bound(points.data(), end, address, [](const LivenessPoint& point, size_t address) {
+      return point.expression < address;
+    });
+    if (currBasicBlock && point != end && point->expression == address) {
+      marks[currBasicBlock].push_back({point, currBasicBlock->contents.actions.size()});
+    }
+  }
+  // These two, and an `if`, are not visited as others are.
+  static void doVisitLocalGet(EndMarker* self, Expression** curr) {
+    Super::doVisitLocalGet(self, curr);
+    self->visitExpression(*curr);
+  }
+  static void doVisitLocalSet(EndMarker* self, Expression** curr) {
+    Super::doVisitLocalSet(self, curr);
+    self->visitExpression(*curr);
+  }
+  static void doEndIf(EndMarker* self, Expression** curr) {
+    Super::doEndIf(self, curr);
+    self->visitExpression(*curr);
+  }
+};
 
 bool is_leaf(Expression* curr) { return curr->is<LocalGet>() || curr->is<Const>(); }
 
@@ -29,6 +67,43 @@ bool is_same_use(Expression* left, Expression* right) {
 }
 
 } // namespace
+
+rust::Vec<uint8_t> live_after(Module& module, Function& func, rust::Slice<const LivenessPoint> points) {
+  EndMarker marker;
+  marker.points = points;
+  marker.walkFunctionInModule(&func, &module);
+  rust::Vec<uint8_t> answers;
+  answers.reserve(points.size());
+  for (size_t i = 0; i < points.size(); i++) {
+    answers.push_back(2);
+  }
+  auto* points_end = points.data() + points.size();
+  std::vector<bool> live(func.getNumLocals());
+  for (auto& [block, marks] : marker.marks) {
+    if (!marker.liveBlocks.count(block)) {
+      continue;
+    }
+    std::fill(live.begin(), live.end(), false);
+    for (auto local : block->contents.end) {
+      live[local] = true;
+    }
+    auto& actions = block->contents.actions;
+    size_t position = actions.size();
+    for (auto mark = marks.rbegin(); mark != marks.rend(); ++mark) {
+      for (; position > mark->action; position--) {
+        auto& action = actions[position - 1];
+        if (action.isGet() || action.isSet()) {
+          live[action.index] = action.isGet();
+        }
+      }
+      auto expression = mark->point->expression;
+      for (auto* point = mark->point; point != points_end && point->expression == expression; point++) {
+        answers[point - points.data()] = live[point->local];
+      }
+    }
+  }
+  return answers;
+}
 
 bool equal_in_form(size_t left, size_t right) {
   return ExpressionAnalyzer::flexibleEqual(as_expression(left), as_expression(right), is_same_use);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::abi;
 use crate::analysis::fork_path::{ForkPath, kind};
 use crate::analysis::listing::Listing;
-use crate::analysis::outlining;
+use crate::analysis::outlining::{self, Results};
 use crate::analysis::references::{ReferenceRules, Refusal};
 use crate::analysis::regions::Joined;
 use crate::analysis::state::HiddenState;
@@ -435,8 +435,9 @@ fn clean_up<'m>(
         let moving = separate::moving(module, runtime)?;
         functions.retain(|function| moving.contains(&Name::of(&function.name())));
     }
-    for _ in 0..3 {
-        let outlined = outlining::find(pass, module, &functions);
+    // Calls of what has been outlined are in stretches that occur again.
+    for results in [Results::Read, Results::All, Results::All] {
+        let outlined = outlining::find(pass, module, &functions, results);
         let names = transform::outline::outline(module, runtime, &outlined);
         functions.extend(names.iter().map(|name| module.function(name)));
         runtime.outlined.extend(names);

@@ -27,7 +27,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Mutex;
 
-use crate::ir::{Code, CodeRow, Expr, Function, Kind, Module, Node, Pass, Type};
+use crate::ir::{Code, CodeRow, Expr, Function, Kind, LiveAfter, LivenessPoint, Module, Pass, Type};
 
 /// What places of code in functions become calls of a new one.
 pub struct Outlined<'m> {
@@ -69,6 +69,15 @@ pub struct Place<'m> {
     pub reads_result: bool,
 }
 
+/// What of the locals that a stretch sets is taken for read behind it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Results {
+    /// What Binaryen's liveness says.
+    Read,
+    /// All, which takes less time.
+    All,
+}
+
 /// Bytes of a call without its operands, of a `local.get` or `local.set`, of a `drop`, and of a function without its code.
 const CALL: i64 = 3;
 const LOCAL: i64 = 2;
@@ -76,7 +85,7 @@ const DROP: i64 = 1;
 const FUNCTION: i64 = 10;
 
 /// Bytes that a new function is to spare at least.
-const LEAST: i64 = 4;
+const LEAST: i64 = 24;
 
 /// Parameters at most.
 const PARAMS: usize = 12;
@@ -88,10 +97,20 @@ const FRAGMENTS: u32 = 64;
 const SMALLEST: u32 = 6;
 
 /// Finds what is worth it in these functions, which have no code that cannot be reached by its types.
-pub fn find<'m>(pass: Pass<'m>, module: Module<'m>, functions: &[Function<'m>]) -> Vec<Outlined<'m>> {
+pub fn find<'m>(
+    pass: Pass<'m>,
+    module: Module<'m>,
+    functions: &[Function<'m>],
+    results: Results,
+) -> Vec<Outlined<'m>> {
     let texts = map(pass, functions, |_, function| Text::of(module, function));
     let mut groups = find_repeated(&texts);
-    find_results(pass, module, functions, &texts, &mut groups);
+    match results {
+        Results::Read => find_results(pass, module, functions, &texts, &mut groups),
+        Results::All => groups.iter_mut().flatten().for_each(|stretch| {
+            stretch.results = Locals::of(&texts[stretch.text as usize], stretch).map_or(0, |locals| locals.set);
+        }),
+    }
     let chosen = choose(&texts, groups);
     find_places(functions, &texts, &chosen)
 }
@@ -544,34 +563,7 @@ fn find_results<'m>(
         }
     }
     let results = map(pass, functions, |number, function| {
-        let (text, here) = (&texts[number], &by_text[number]);
-        if here.is_empty() {
-            return Vec::new();
-        }
-        let nodes = function.nodes();
-        let stretch = |&(i, j): &(usize, usize)| &groups[i][j];
-        let last = |place: &(usize, usize)| nodes[text.rows(stretch(place)).end - 1].expr();
-        let mut ends: Vec<Expr<'_>> = here.iter().map(last).collect();
-        ends.sort_unstable_by_key(|end| end.address());
-        ends.dedup();
-        let liveness = function.liveness_after(module, &ends);
-        let is_same = |(now, before): (&Node, &Node)| now.expr() == before.expr();
-        let now = function.nodes();
-        if now.len() != nodes.len() || !now.iter().zip(&nodes).all(is_same) {
-            // Code that cannot be reached has been replaced: the rows are others.
-            return vec![None; here.len()];
-        }
-        let result = |place: &(usize, usize)| {
-            let end = last(place);
-            if !liveness.is_reachable(end) {
-                return None;
-            }
-            let live = liveness.after(end);
-            let locals = Locals::of(text, stretch(place))?.locals;
-            let is_read = |number: &usize| live.binary_search(&(locals[*number] as u32)).is_ok();
-            Some((0..locals.len()).filter(is_read).fold(0, |mask, number| mask | 1u64 << number))
-        };
-        here.iter().map(result).collect()
+        results_of(module, function, &texts[number], by_text[number].iter().map(|&(i, j)| &groups[i][j]))
     });
     let mut unreachable: Vec<(usize, usize)> = Vec::new();
     for (here, results) in by_text.iter().zip(results) {
@@ -586,6 +578,43 @@ fn find_results<'m>(
     for (i, j) in unreachable {
         groups[i].remove(j);
     }
+}
+
+/// For each stretch of a function, which of the locals that it sets are read behind it; none if control cannot get there.
+fn results_of<'a, 'm>(
+    module: Module<'m>,
+    function: Function<'m>,
+    text: &Text,
+    stretches: impl Iterator<Item = &'a Stretch> + Clone,
+) -> Vec<Option<u64>> {
+    let nodes = function.nodes();
+    let points = |stretch: &Stretch| {
+        let expression = nodes[text.rows(stretch).end - 1].expression;
+        let locals = Locals::of(text, stretch).map_or(Vec::new(), |locals| locals.locals);
+        locals.into_iter().map(move |local| LivenessPoint { expression, local: local as u32 })
+    };
+    let mut all: Vec<LivenessPoint> = stretches.clone().flat_map(points).collect();
+    if all.is_empty() {
+        return stretches.map(|_| Some(0)).collect();
+    }
+    all.sort_unstable();
+    all.dedup();
+    let answers = function.live_after(module, &all);
+    let now = function.nodes();
+    if now.len() != nodes.len() || now.iter().zip(&nodes).any(|(now, before)| now.expression != before.expression) {
+        // Code that cannot be reached has been replaced: the rows are others.
+        return stretches.map(|_| None).collect();
+    }
+    let result = |stretch: &Stretch| {
+        points(stretch).enumerate().try_fold(0, |mask, (number, point)| {
+            match answers[all.binary_search(&point).expect("it was asked for")] {
+                LiveAfter::Dead => Some(mask),
+                LiveAfter::Live => Some(mask | 1u64 << number),
+                LiveAfter::Unreachable => None,
+            }
+        })
+    };
+    stretches.map(result).collect()
 }
 
 /// What a function for some of a group would be.

@@ -220,6 +220,13 @@ pub mod bridge {
         targets: Vec<usize>,
     }
 
+    /// A local behind an expression.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    struct LivenessPoint {
+        expression: usize,
+        local: u32,
+    }
+
     /// An active element segment.
     struct TableSegment {
         table: usize,
@@ -256,7 +263,7 @@ pub mod bridge {
         type Function;
         #[namespace = "wasm"]
         type Pass;
-        type LivenessAfter;
+        type LivenessAtCalls;
         type SecondModule;
 
         fn list_nodes(func: Pin<&mut Function>) -> Vec<Node>;
@@ -298,19 +305,15 @@ pub mod bridge {
         fn hash_expression(expression: usize) -> u64;
         fn equal_expressions(left: usize, right: usize) -> bool;
         fn equal_functions(left: Pin<&mut Function>, right: Pin<&mut Function>) -> bool;
-        fn liveness_after_calls(
+        fn liveness_at_calls(
             module: Pin<&mut Module>,
             func: Pin<&mut Function>,
             others: &[usize],
-        ) -> UniquePtr<LivenessAfter>;
-        fn liveness_after(
-            module: Pin<&mut Module>,
-            func: Pin<&mut Function>,
-            expressions: &[usize],
-        ) -> UniquePtr<LivenessAfter>;
-        fn after(self: &LivenessAfter, expression: usize) -> Result<Vec<u32>>;
-        fn reachable(self: &LivenessAfter, expression: usize) -> bool;
+        ) -> UniquePtr<LivenessAtCalls>;
+        fn after(self: &LivenessAtCalls, call: usize) -> Result<Vec<u32>>;
+        fn reachable(self: &LivenessAtCalls, call: usize) -> bool;
 
+        fn live_after(module: Pin<&mut Module>, func: Pin<&mut Function>, points: &[LivenessPoint]) -> Vec<u8>;
         fn equal_in_form(left: usize, right: usize) -> bool;
         fn generalize(
             module: Pin<&mut Module>,

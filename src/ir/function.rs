@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 
 use super::ffi::bridge;
-use super::{Code, Expr, Module, Node, Type, c, pinned};
+use super::{Code, Expr, LivenessPoint, Module, Node, Type, c, pinned};
 
 /// A function of the module.
 #[derive(Clone, Copy)]
@@ -123,30 +123,41 @@ impl<'m> Function<'m> {
     /// Liveness of locals at calls, but for those that call functions of `others`, numbers of names in ascending order, by
     /// name. Binaryen's analysis may replace code that cannot be reached.
     pub fn liveness(self, module: Module<'m>, others: &[usize]) -> Liveness {
-        Liveness(bridge::liveness_after_calls(module.pin(), self.pin(), others))
+        Liveness(bridge::liveness_at_calls(module.pin(), self.pin(), others))
     }
 
-    /// Liveness of locals after these expressions, which are no loops or `try`s. Binaryen's analysis may replace code that
-    /// cannot be reached.
-    pub fn liveness_after(self, module: Module<'m>, expressions: &[Expr<'m>]) -> Liveness {
-        let mut addresses: Vec<usize> = expressions.iter().map(|e| e.address()).collect();
-        addresses.sort_unstable();
-        Liveness(bridge::liveness_after(module.pin(), self.pin(), &addresses))
+    /// Liveness of locals behind expressions that are no loops and no `try`s, and behind calls that return. The points are
+    /// in ascending order. Binaryen's analysis may replace code that cannot be reached.
+    pub fn live_after(self, module: Module<'m>, points: &[LivenessPoint]) -> Vec<LiveAfter> {
+        let answer = |answer: u8| match answer {
+            0 => LiveAfter::Dead,
+            1 => LiveAfter::Live,
+            _ => LiveAfter::Unreachable,
+        };
+        bridge::live_after(module.pin(), self.pin(), points).into_iter().map(answer).collect()
     }
 }
 
-/// Which locals are live after some expressions of a function.
-pub struct Liveness(cxx::UniquePtr<bridge::LivenessAfter>);
+/// Whether a local may be read behind an expression.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LiveAfter {
+    Dead,
+    Live,
+    /// Control cannot reach the end of the expression.
+    Unreachable,
+}
+
+/// Which locals are live after each call of a function.
+pub struct Liveness(cxx::UniquePtr<bridge::LivenessAtCalls>);
 
 impl Liveness {
-    /// Whether control can reach the expression.
-    pub fn is_reachable(&self, expr: Expr<'_>) -> bool {
-        self.0.reachable(expr.address())
+    /// Whether control can reach the call.
+    pub fn is_reachable(&self, call: Expr<'_>) -> bool {
+        self.0.reachable(call.address())
     }
 
-    /// The locals that may be read after the expression, which can be a call that throws, ascending. Panics when it cannot
-    /// be reached.
-    pub fn after(&self, expr: Expr<'_>) -> Vec<u32> {
-        self.0.after(expr.address()).expect("the expression can be reached")
+    /// The locals that may be read after the call returns or throws, ascending. Panics when the call cannot be reached.
+    pub fn after(&self, call: Expr<'_>) -> Vec<u32> {
+        self.0.after(call.address()).expect("the call can be reached")
     }
 }

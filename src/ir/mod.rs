@@ -23,10 +23,10 @@ use std::ptr::NonNull;
 pub use build::{Builder, Literal};
 pub use code::{Comparison, Name};
 pub use ffi::bridge::{
-    CallSite, Code, CodeRow, Effects, ExportRow, FunctionImport, FunctionRow, GlobalRow, MemoryRow, ModuleFacts, Node,
-    ObjectHolder, Reference, ResumeEntry, SegmentRow, Split, TableRow, TableSegment, TagRow,
+    CallSite, Code, CodeRow, Effects, ExportRow, FunctionImport, FunctionRow, GlobalRow, LivenessPoint, MemoryRow, ModuleFacts,
+    Node, ObjectHolder, Reference, ResumeEntry, SegmentRow, Split, TableRow, TableSegment, TagRow,
 };
-pub use function::{Function, Liveness};
+pub use function::{Function, LiveAfter, Liveness};
 pub use module::{Module, Pass};
 pub use references::{Hierarchy, ReachingSets, is_same_replay};
 pub use split::SecondModule;
