@@ -163,6 +163,24 @@ void add_import(Module& first, Module& second, ModuleItemKind kind, Name name, N
   }
 }
 
+// Moves functions, in the order of the list. Their code stays where it is, in the arena of the first module.
+void move_functions(Module& first, Module& second, const rust::Vec<rust::String>& names,
+                    const std::unordered_set<Name>& moved) {
+  std::unordered_map<Name, std::unique_ptr<Function>> taken;
+  for (auto& func : first.functions) {
+    if (moved.count(func->name)) {
+      auto name = func->name;
+      taken[name] = std::move(func);
+    }
+  }
+  auto& rest = first.functions;
+  rest.erase(std::remove(rest.begin(), rest.end(), nullptr), rest.end());
+  first.updateFunctionsMap();
+  for (auto& name : names) {
+    second.addFunction(std::move(taken.at(to_name(name))));
+  }
+}
+
 // Slots of the table of functions that stay are filled by the first module, the others by the second; neighbours share
 // a segment.
 void divide_slots(Module& first, Module& second, const Split& split, Name table,
@@ -215,17 +233,17 @@ std::unique_ptr<SecondModule> split_module(Module& first, const Split& split) {
   second.debugInfoFileNames = first.debugInfoFileNames;
   second.debugInfoSymbolNames = first.debugInfoSymbolNames;
 
-  UsedItems used;
-  for (auto* list : {&split.functions, &split.shared_functions}) {
-    for (auto& name : *list) {
-      auto* original = first.getFunction(to_name(name));
-      auto* copy = ModuleUtils::copyFunction(original, second);
-      copy->hasExplicitName = original->hasExplicitName;
-      ItemCollector(used).walk(copy->body);
-    }
-  }
   auto names_of = [](auto& list) { return as_names(rust::Slice<const rust::String>(list.data(), list.size())); };
   auto moved = names_of(split.functions), moved_globals = names_of(split.globals);
+  move_functions(first, second, split.functions, moved);
+  for (auto& name : split.shared_functions) {
+    auto* original = first.getFunction(to_name(name));
+    ModuleUtils::copyFunction(original, second)->hasExplicitName = original->hasExplicitName;
+  }
+  UsedItems used;
+  for (auto& func : second.functions) {
+    ItemCollector(used).walk(func->body);
+  }
   auto own_globals = names_of(split.shared_globals);
   own_globals.insert(moved_globals.begin(), moved_globals.end());
   for (auto& global : first.globals) {
@@ -255,7 +273,6 @@ std::unique_ptr<SecondModule> split_module(Module& first, const Split& split) {
   }
 
   divide_slots(first, second, split, table, moved);
-  first.removeFunctions([&](Function* func) { return moved.count(func->name); });
   first.removeGlobals([&](Global* global) { return moved_globals.count(global->name); });
 
   // Those that are called most get the shortest indices.

@@ -27,7 +27,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Mutex;
 
-use crate::ir::{Code, CodeRow, Expr, Function, Kind, LiveAfter, LivenessPoint, Module, Pass, Type};
+use crate::ir::{Code, CodeRow, Expr, Function, Kind, LiveAfter, LivenessPoint, Module, Node, Pass, Type};
 
 /// What places of code in functions become calls of a new one.
 pub struct Outlined<'m> {
@@ -85,13 +85,13 @@ const DROP: i64 = 1;
 const FUNCTION: i64 = 10;
 
 /// Bytes that a new function is to spare at least.
-const LEAST: i64 = 24;
+const LEAST: i64 = 4;
 
 /// Parameters at most.
 const PARAMS: usize = 12;
 
 /// Fragments of a stretch at most.
-const FRAGMENTS: u32 = 64;
+const FRAGMENTS: u8 = 64;
 
 /// Bytes of an expression that is worth looking at by itself.
 const SMALLEST: u32 = 6;
@@ -107,8 +107,14 @@ pub fn find<'m>(
     let mut groups = find_repeated(&texts);
     match results {
         Results::Read => find_results(pass, module, functions, &texts, &mut groups),
-        Results::All => groups.iter_mut().flatten().for_each(|stretch| {
-            stretch.results = Locals::of(&texts[stretch.text as usize], stretch).map_or(0, |locals| locals.set);
+        Results::All => groups.iter_mut().for_each(|group| {
+            let all_set = |stretch: &Stretch| Locals::of(&texts[stretch.text as usize], stretch);
+            // They all set as many.
+            match all_set(&group[0]).map_or(0, |locals| locals.locals.len()) {
+                0 => {}
+                1 => group.iter_mut().for_each(|stretch| stretch.result = Some(0)),
+                _ => group.clear(),
+            }
         }),
     }
     let chosen = choose(&texts, groups);
@@ -140,6 +146,7 @@ struct Text {
     has_handlers: bool,
 }
 
+/// There are many of them.
 struct Fragment {
     /// Of its form.
     hash: u64,
@@ -147,7 +154,7 @@ struct Fragment {
     uses: Range<u32>,
     bytes: u32,
     /// Arms of `if`s around it.
-    arms: u32,
+    arms: u16,
     has_value: bool,
     calls: bool,
 }
@@ -158,9 +165,9 @@ struct Use {
     kind: UseKind,
     /// The local, or the constant's bits.
     what: u64,
-    /// Arms of `if`s around it.
-    arms: u32,
     row: u32,
+    /// Arms of `if`s around it.
+    arms: u16,
     bytes: u8,
 }
 
@@ -257,7 +264,7 @@ impl Text {
     }
 
     fn fragments(&self, stretch: &Stretch) -> &[Fragment] {
-        &self.fragments[stretch.first as usize..(stretch.first + stretch.count) as usize]
+        &self.fragments[stretch.first as usize..][..stretch.count as usize]
     }
 
     fn rows(&self, stretch: &Stretch) -> Range<usize> {
@@ -279,7 +286,7 @@ impl Text {
         let fragments = self.fragments(stretch);
         let locals = Locals::of(self, stretch)?;
         // What a handler reads must be set when a call throws.
-        if self.has_handlers && locals.set != 0 && fragments.iter().any(|fragment| fragment.calls) {
+        if self.has_handlers && !locals.locals.is_empty() && fragments.iter().any(|fragment| fragment.calls) {
             return None;
         }
         let (mut form, mut locals_only, mut all) = (DefaultHasher::new(), DefaultHasher::new(), DefaultHasher::new());
@@ -329,12 +336,12 @@ fn children(rows: &[CodeRow], row: usize) -> Vec<usize> {
 }
 
 /// Arms of `if`s around each row.
-fn count_arms(rows: &[CodeRow]) -> Vec<u32> {
-    let mut arms = vec![0; rows.len()];
+fn count_arms(rows: &[CodeRow]) -> Vec<u16> {
+    let mut arms = vec![0u16; rows.len()];
     for (i, row) in rows.iter().enumerate().rev() {
         if let Some(parent) = row.parent_row() {
             let is_arm = rows[parent].kind() == Kind::If && row.child > 0;
-            arms[i] = arms[parent] + u32::from(is_arm);
+            arms[i] = arms[parent].saturating_add(u16::from(is_arm));
         }
     }
     arms
@@ -443,24 +450,27 @@ struct Locals {
     locals: Vec<u64>,
     /// Those whose value from before may be needed: read before they are set, or first set in an arm of an `if`.
     params: u64,
-    set: u64,
 }
 
 impl Locals {
     /// None if there are too many.
     fn of(text: &Text, stretch: &Stretch) -> Option<Locals> {
         let uses = text.uses(stretch);
-        let is_set = |local: u64| uses.iter().any(|u| u.kind == UseKind::Set && u.what == local);
+        let mut set: Vec<u64> = uses.iter().filter(|u| u.kind == UseKind::Set).map(|u| u.what).collect();
         let mut locals = Locals::default();
+        if set.is_empty() {
+            return Some(locals);
+        }
+        set.sort_unstable();
+        set.dedup();
         // Fragments of a stretch are in the same arms.
         let arms = text.fragments(stretch)[0].arms;
-        for use_ in uses.iter().filter(|u| !u.is_constant()) {
-            if locals.locals.contains(&use_.what) || use_.kind == UseKind::Get && !is_set(use_.what) {
+        for use_ in uses.iter().filter(|u| !u.is_constant() && set.binary_search(&u.what).is_ok()) {
+            if locals.locals.contains(&use_.what) {
                 continue;
             }
             let bit = 1u64.checked_shl(locals.locals.len() as u32)?;
             locals.locals.push(use_.what);
-            locals.set |= bit;
             if use_.kind == UseKind::Get || use_.arms > arms {
                 locals.params |= bit;
             }
@@ -481,14 +491,14 @@ impl Locals {
     }
 }
 
-/// Neighbouring fragments of a function.
+/// Neighbouring fragments of a function. There are very many of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Stretch {
     text: u32,
     first: u32,
-    count: u32,
-    /// The locals, by their numbers, that it sets and that are read behind it.
-    results: u64,
+    count: u8,
+    /// The local, by its number, that it sets and that is read behind it, if one is.
+    result: Option<u8>,
 }
 
 /// Stretches of the same form.
@@ -503,9 +513,9 @@ fn find_repeated(texts: &[Text]) -> Vec<Group> {
         let mut keyed: Vec<(Keys, Stretch)> = Vec::new();
         for (number, (text, repeated)) in texts.iter().zip(&repeated).enumerate() {
             for run in &text.runs {
-                for first in run.start..(run.end + 1).saturating_sub(count) {
+                for first in run.start..(run.end + 1).saturating_sub(u32::from(count)) {
                     let both = repeated[first as usize] && (count == 1 || repeated[first as usize + 1]);
-                    let stretch = Stretch { text: number as u32, first, count, results: 0 };
+                    let stretch = Stretch { text: number as u32, first, count, result: None };
                     if let Some(keys) = both.then(|| text.keys(&stretch)).flatten() {
                         keyed.push((keys, stretch));
                     }
@@ -548,7 +558,7 @@ fn spared_at_most(texts: &[Text], group: &[Stretch]) -> i64 {
     group.iter().map(each).sum::<i64>() - text.bytes(&group[0]) - FUNCTION
 }
 
-/// Finds what is read behind stretches, and takes those away that cannot be reached.
+/// Finds what is read behind stretches, and takes those away that cannot be reached, or behind which several locals are read.
 fn find_results<'m>(
     pass: Pass<'m>,
     module: Module<'m>,
@@ -556,72 +566,95 @@ fn find_results<'m>(
     texts: &[Text],
     groups: &mut [Group],
 ) {
-    let mut by_text: Vec<Vec<(usize, usize)>> = texts.iter().map(|_| Vec::new()).collect();
+    // By text, places in groups.
+    let mut by_text: Vec<Vec<(u32, u32)>> = texts.iter().map(|_| Vec::new()).collect();
     for (i, group) in groups.iter().enumerate() {
         for (j, stretch) in group.iter().enumerate() {
-            by_text[stretch.text as usize].push((i, j));
+            by_text[stretch.text as usize].push((i as u32, j as u32));
         }
     }
+    let stretch = |&(i, j): &(u32, u32)| groups[i as usize][j as usize];
     let results = map(pass, functions, |number, function| {
-        results_of(module, function, &texts[number], by_text[number].iter().map(|&(i, j)| &groups[i][j]))
+        results_of(module, function, &texts[number], by_text[number].iter().map(stretch))
     });
-    let mut unreachable: Vec<(usize, usize)> = Vec::new();
+    let mut unusable: Vec<(u32, u32)> = Vec::new();
     for (here, results) in by_text.iter().zip(results) {
         for (&(i, j), result) in here.iter().zip(results) {
             match result {
-                Some(result) => groups[i][j].results = result,
-                None => unreachable.push((i, j)),
+                Some(result) => groups[i as usize][j as usize].result = result,
+                None => unusable.push((i, j)),
             }
         }
     }
-    unreachable.sort_unstable_by_key(|&place| Reverse(place));
-    for (i, j) in unreachable {
-        groups[i].remove(j);
+    unusable.sort_unstable_by_key(|&place| Reverse(place));
+    for (i, j) in unusable {
+        groups[i as usize].swap_remove(j as usize);
     }
 }
 
-/// For each stretch of a function, which of the locals that it sets are read behind it; none if control cannot get there.
-fn results_of<'a, 'm>(
+/// For each stretch of a function, which of the locals that it sets is read behind it, if one is; none if control cannot get
+/// there, or if several are.
+fn results_of<'m>(
     module: Module<'m>,
     function: Function<'m>,
     text: &Text,
-    stretches: impl Iterator<Item = &'a Stretch> + Clone,
-) -> Vec<Option<u64>> {
+    stretches: impl Iterator<Item = Stretch> + Clone,
+) -> Vec<Option<Option<u8>>> {
     let nodes = function.nodes();
-    let points = |stretch: &Stretch| {
-        let expression = nodes[text.rows(stretch).end - 1].expression;
-        let locals = Locals::of(text, stretch).map_or(Vec::new(), |locals| locals.locals);
-        locals.into_iter().map(move |local| LivenessPoint { expression, local: local as u32 })
-    };
-    let mut all: Vec<LivenessPoint> = stretches.clone().flat_map(points).collect();
+    let mut all = points(text, &nodes, stretches.clone());
     if all.is_empty() {
-        return stretches.map(|_| Some(0)).collect();
+        return stretches.map(|_| Some(None)).collect();
     }
     all.sort_unstable();
-    all.dedup();
     let answers = function.live_after(module, &all);
     let now = function.nodes();
     if now.len() != nodes.len() || now.iter().zip(&nodes).any(|(now, before)| now.expression != before.expression) {
         // Code that cannot be reached has been replaced: the rows are others.
         return stretches.map(|_| None).collect();
     }
-    let result = |stretch: &Stretch| {
-        points(stretch).enumerate().try_fold(0, |mask, (number, point)| {
+    let result = |stretch: Stretch| {
+        let expression = nodes[text.rows(&stretch).end - 1].expression;
+        let mut result = None;
+        for (number, &local) in Locals::of(text, &stretch)?.locals.iter().enumerate() {
+            let point = LivenessPoint { expression, local: local as u32 };
             match answers[all.binary_search(&point).expect("it was asked for")] {
-                LiveAfter::Dead => Some(mask),
-                LiveAfter::Live => Some(mask | 1u64 << number),
-                LiveAfter::Unreachable => None,
+                LiveAfter::Dead => {}
+                LiveAfter::Live if result.is_none() => result = Some(number as u8),
+                _ => return None,
             }
-        })
+        }
+        Some(result)
     };
     stretches.map(result).collect()
+}
+
+/// Locals that are set in stretches of a function, each behind the ends of all stretches that set it.
+fn points(text: &Text, nodes: &[Node], stretches: impl Iterator<Item = Stretch>) -> Vec<LivenessPoint> {
+    // By the last fragment, the longest: what others set that end there, it sets, too.
+    let mut longest: Vec<Option<Stretch>> = vec![None; text.fragments.len()];
+    for stretch in stretches {
+        let last = &mut longest[stretch.first as usize + stretch.count as usize - 1];
+        *last = last.filter(|longest| longest.count >= stretch.count).or(Some(stretch));
+    }
+    let mut points = Vec::new();
+    for stretch in longest.into_iter().flatten() {
+        let expression = nodes[text.rows(&stretch).end - 1].expression;
+        let first = points.len();
+        for use_ in text.uses(&stretch).iter().filter(|u| u.kind == UseKind::Set) {
+            let point = LivenessPoint { expression, local: use_.what as u32 };
+            if !points[first..].contains(&point) {
+                points.push(point);
+            }
+        }
+    }
+    points
 }
 
 /// What a function for some of a group would be.
 struct Candidate {
     stretches: Vec<Stretch>,
     /// The local that it gives, by its number in the stretch.
-    result: Option<u32>,
+    result: Option<u8>,
     /// For each use of a stretch, the first one that is always the same, if it is a leaf that is taken.
     taken: Vec<Option<usize>>,
     spared: i64,
@@ -642,18 +675,19 @@ impl Candidate {
             }
         }
         let has_value = texts[free.first()?.text as usize].fragments(&free[0])[0].has_value;
-        let all = free.iter().fold(0, |all, stretch| all | stretch.results);
-        let results = (0..u64::BITS).filter(|number| !has_value && all >> number & 1 == 1).map(Some);
-        let with_result = |result: Option<u32>| {
-            let allowed = result.map_or(0, |result| 1u64 << result);
-            let stretches = free.iter().copied().filter(|stretch| stretch.results & !allowed == 0).collect();
-            Candidate::with_result(texts, stretches, result)
+        let mut results: Vec<Option<u8>> = free.iter().map(|s| s.result).filter(|_| !has_value).collect();
+        results.push(None);
+        results.sort_unstable();
+        results.dedup();
+        let with_result = |&result: &Option<u8>| {
+            let is_possible = |stretch: &Stretch| stretch.result.is_none() || stretch.result == result;
+            Candidate::with_result(texts, free.iter().copied().filter(is_possible).collect(), result)
         };
-        let best = std::iter::once(None).chain(results).filter_map(with_result);
+        let best = results.iter().filter_map(with_result);
         best.max_by_key(|candidate| (candidate.spared, Reverse(candidate.result)))
     }
 
-    fn with_result(texts: &[Text], stretches: Vec<Stretch>, result: Option<u32>) -> Option<Candidate> {
+    fn with_result(texts: &[Text], stretches: Vec<Stretch>, result: Option<u8>) -> Option<Candidate> {
         let first = stretches.first().filter(|_| stretches.len() > 1)?;
         let text = &texts[first.text as usize];
         let locals = Locals::of(text, first)?;
@@ -670,7 +704,7 @@ impl Candidate {
             let operands: i64 = passed.iter().map(|&number| i64::from(uses[number].bytes)).sum();
             let result = match result {
                 None => 0,
-                Some(_) if stretch.results == 0 => DROP,
+                Some(_) if stretch.result.is_none() => DROP,
                 Some(_) => LOCAL,
             };
             spared += text.bytes(stretch) - CALL - LOCAL * params as i64 - operands - result;
@@ -759,7 +793,7 @@ fn find_places<'m>(functions: &[Function<'m>], texts: &[Text], chosen: &[Candida
                 code: fragments.iter().map(|fragment| row(fragment).expr()).collect(),
                 locals: locals.in_order().map(|number| locals.locals[number] as u32).collect(),
                 leaves: distinct(&chosen[number].taken).iter().map(|&i| nodes[uses[i].row as usize].expr()).collect(),
-                reads_result: stretch.results != 0,
+                reads_result: stretch.result.is_some(),
             });
         }
     }
@@ -786,7 +820,7 @@ fn outline<'m>(texts: &[Text], candidate: &Candidate, mut places: Vec<Place<'m>>
     let place = &places[0];
     let types = place.function.local_types();
     let value = place.code[0].type_();
-    let position = |result: u32| locals.in_order().position(|number| number == result as usize);
+    let position = |result: u8| locals.in_order().position(|number| number == result as usize);
     let gives = match candidate.result {
         Some(result) => Gives::Local(position(result).expect("it is one of the locals") as u32),
         None if value.is_concrete() => Gives::Value(value),
