@@ -36,13 +36,17 @@ struct EndMarker : public LivenessWalker<EndMarker, UnifiedExpressionVisitor<End
       marks[currBasicBlock].push_back({point, currBasicBlock->contents.actions.size()});
     }
   }
-  // These two, and an `if`, are not visited as others are.
+  // These two, and an `if`, are not visited as others are, and a block in front of where branches out of it meet.
   static void doVisitLocalGet(EndMarker* self, Expression** curr) {
     Super::doVisitLocalGet(self, curr);
     self->visitExpression(*curr);
   }
   static void doVisitLocalSet(EndMarker* self, Expression** curr) {
     Super::doVisitLocalSet(self, curr);
+    self->visitExpression(*curr);
+  }
+  static void doEndBlock(EndMarker* self, Expression** curr) {
+    Super::doEndBlock(self, curr);
     self->visitExpression(*curr);
   }
   static void doEndIf(EndMarker* self, Expression** curr) {

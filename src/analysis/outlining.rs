@@ -27,7 +27,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Mutex;
 
-use crate::ir::{Code, CodeRow, Expr, Function, Kind, LiveAfter, LivenessPoint, Module, Node, Pass, Type};
+use crate::ir::{Code, CodeRow, Expr, Function, Kind, LiveAfter, LivenessPoint, Module, Name, Node, Pass, Type};
 
 /// What places of code in functions become calls of a new one.
 pub struct Outlined<'m> {
@@ -86,6 +86,9 @@ const FUNCTION: i64 = 10;
 
 /// Bytes that a new function is to spare at least.
 const LEAST: i64 = 4;
+
+/// Bytes of a stretch in a hot loop that calls nothing.
+const LEAST_IN_HOT_LOOPS: i64 = 32;
 
 /// Parameters at most.
 const PARAMS: usize = 12;
@@ -156,7 +159,8 @@ struct Fragment {
     /// Arms of `if`s around it.
     arms: u16,
     has_value: bool,
-    calls: bool,
+    calls: Calls,
+    is_hot: bool,
 }
 
 /// A use of a local, or a constant, in order of execution.
@@ -205,13 +209,14 @@ impl Text {
     fn of<'m>(module: Module<'m>, function: Function<'m>) -> Text {
         let code = function.code();
         let arms = count_arms(&code.rows);
-        let whole = Whole::of(module, &code, &function.local_types());
+        let contents = Contents::of(module, &code, &function.local_types());
+        let (depths, hot) = (depths(&code.rows), in_hot_loops(&code.rows, &contents.calls));
         let mut text = Text {
             fragments: Vec::new(),
             runs: Vec::new(),
             uses: Vec::new(),
             rows: code.rows.len(),
-            has_handlers: whole.has_handlers,
+            has_handlers: contents.has_handlers,
         };
         // Uses in front of each row.
         let mut in_front = Vec::with_capacity(code.rows.len() + 1);
@@ -224,16 +229,18 @@ impl Text {
         let fragment = |i: usize| {
             let row = &code.rows[i];
             let fragment = Fragment {
-                hash: whole.hashes[i]?,
+                hash: contents.hashes[i]?,
                 rows: row.first..i as u32 + 1,
                 uses: in_front[row.first as usize]..in_front[i + 1],
-                bytes: whole.bytes[i],
+                bytes: contents.bytes[i],
                 arms: arms[i],
                 has_value: row.type_().is_concrete(),
-                calls: whole.calls[i],
+                calls: contents.calls[i],
+                is_hot: hot[i],
             };
             let is_leaf = matches!(row.kind(), Kind::LocalGet | Kind::Const);
-            (!fragment.has_value || fragment.bytes >= SMALLEST && !is_leaf).then_some(fragment)
+            let ends = row.type_() != Type::UNREACHABLE && contents.outermost[i] >= depths[i];
+            (ends && (!fragment.has_value || fragment.bytes >= SMALLEST && !is_leaf)).then_some(fragment)
         };
         for (i, row) in code.rows.iter().enumerate() {
             let mut start = text.fragments.len() as u32;
@@ -281,12 +288,20 @@ impl Text {
         self.fragments(stretch).iter().map(|f| i64::from(f.bytes)).sum()
     }
 
+    /// Whether a call would be a small part of what the stretch takes: it calls something anyway, it is large, or it is not
+    /// executed again and again.
+    fn may_be_called(&self, stretch: &Stretch) -> bool {
+        let fragments = self.fragments(stretch);
+        let calls = || fragments.iter().any(|fragment| fragment.calls == Calls::Always);
+        !fragments[0].is_hot || self.bytes(stretch) >= LEAST_IN_HOT_LOOPS || calls()
+    }
+
     /// Hashes that stretches of the same form have in common; none for a stretch that cannot be a function.
     fn keys(&self, stretch: &Stretch) -> Option<Keys> {
         let fragments = self.fragments(stretch);
         let locals = Locals::of(self, stretch)?;
         // What a handler reads must be set when a call throws.
-        if self.has_handlers && !locals.locals.is_empty() && fragments.iter().any(|fragment| fragment.calls) {
+        if self.has_handlers && !locals.locals.is_empty() && fragments.iter().any(|fragment| fragment.calls != Calls::Never) {
             return None;
         }
         let (mut form, mut locals_only, mut all) = (DefaultHasher::new(), DefaultHasher::new(), DefaultHasher::new());
@@ -335,70 +350,147 @@ fn children(rows: &[CodeRow], row: usize) -> Vec<usize> {
     children
 }
 
-/// Arms of `if`s around each row.
+/// Arms of `if`s, blocks with labels and loops around each row: what is in them need not be executed.
 fn count_arms(rows: &[CodeRow]) -> Vec<u16> {
     let mut arms = vec![0u16; rows.len()];
     for (i, row) in rows.iter().enumerate().rev() {
         if let Some(parent) = row.parent_row() {
-            let is_arm = rows[parent].kind() == Kind::If && row.child > 0;
+            let is_arm = match rows[parent].kind() {
+                Kind::If => row.child > 0,
+                Kind::Block | Kind::Loop => rows[parent].named().is_some(),
+                _ => false,
+            };
             arms[i] = arms[parent].saturating_add(u16::from(is_arm));
         }
     }
     arms
 }
 
-/// Expressions that are executed from their start to their end, by row.
-struct Whole {
-    /// Of their forms; none for other expressions.
+/// What there is in each expression, by row.
+struct Contents {
+    /// Of the form, if all of it could be in another function; branches that leave it, and go to a label in front of `Whole`,
+    /// are compared as they are.
     hashes: Vec<Option<u64>>,
-    /// Whether there are calls in them.
-    calls: Vec<bool>,
+    /// How deep the outermost label is that it branches to, in expressions.
+    outermost: Vec<u32>,
+    calls: Vec<Calls>,
     bytes: Vec<u32>,
     /// Whether the function has exception handlers.
     has_handlers: bool,
 }
 
-impl Whole {
-    fn of(module: Module<'_>, code: &Code, local_types: &[Type]) -> Whole {
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Calls {
+    Never,
+    Sometimes,
+    Always,
+}
+
+impl Contents {
+    fn of(module: Module<'_>, code: &Code, local_types: &[Type]) -> Contents {
         let rows = &code.rows;
-        let mut whole = Whole {
+        let mut contents = Contents {
             hashes: Vec::with_capacity(rows.len()),
+            outermost: Vec::with_capacity(rows.len()),
             calls: Vec::with_capacity(rows.len()),
             bytes: Vec::with_capacity(rows.len()),
             has_handlers: rows.iter().any(|row| matches!(row.kind(), Kind::Try | Kind::TryTable)),
         };
+        let depths = depths(rows);
         for (i, row) in rows.iter().enumerate() {
             let children = children(rows, i);
-            let inner: u32 = children.iter().map(|&child| whole.bytes[child]).fold(0, u32::saturating_add);
-            whole.bytes.push(inner.saturating_add(bytes(row, children.len())));
+            let inner = children.iter().map(|&child| contents.bytes[child]);
+            let bytes = inner.fold(bytes(row, children.len()), u32::saturating_add);
             let mut hasher = DefaultHasher::new();
             // A leaf can be another's place.
-            let id = if row.kind() == Kind::Const { None } else { Some(row.id) };
-            let id = id.filter(|_| row.kind() != Kind::LocalGet);
+            let id = (!matches!(row.kind(), Kind::Const | Kind::LocalGet)).then_some(row.id);
             (id, row.type_id).hash(&mut hasher);
-            let is_call = matches!(row.kind(), Kind::Call | Kind::CallIndirect | Kind::CallRef);
-            let is_whole = match row.kind() {
-                Kind::LocalGet => true,
+            let mut outermost = children.iter().map(|&child| contents.outermost[child]).min().unwrap_or(u32::MAX);
+            let can_move = match row.kind() {
+                Kind::LocalGet | Kind::If => true,
                 Kind::LocalSet => local_types[row.value as usize].is_numeric(),
-                Kind::Block => row.named().is_none(),
-                Kind::If => true,
                 Kind::Const => row.has_value,
+                Kind::Block | Kind::Loop => {
+                    row.named().is_some().hash(&mut hasher);
+                    true
+                }
+                Kind::Break | Kind::Switch => {
+                    (row.has_value, row.has_condition).hash(&mut hasher);
+                    for label in row.named().into_iter().chain(code.labels(row)) {
+                        let depth = label_depth(rows, &depths, i, label);
+                        outermost = outermost.min(depth);
+                        (depths[i] - depth).hash(&mut hasher);
+                    }
+                    true
+                }
                 _ => {
                     row.operation.hash(&mut hasher);
-                    !row.is_return && row.operation != 0 && (is_call || runs_to_its_end(module, row))
+                    !row.is_return && row.operation != 0 && (is_call(row) || runs_to_its_end(module, row))
                 }
             };
-            whole.calls.push(is_call || children.iter().any(|&child| whole.calls[child]));
-            let has_plain_type = row.type_() == Type::NONE || row.type_().is_numeric();
-            let hashes: Option<Vec<u64>> = children.iter().map(|&child| whole.hashes[child]).collect();
-            let hash = hashes.filter(|_| is_whole && has_plain_type).map(|hashes| {
+            let is_numeric = row.type_().is_numeric() || !row.type_().is_concrete();
+            let hashes: Option<Vec<u64>> = children.iter().map(|&child| contents.hashes[child]).collect();
+            let hash = hashes.filter(|_| can_move && is_numeric).map(|hashes| {
                 hashes.hash(&mut hasher);
                 hasher.finish()
             });
-            whole.hashes.push(hash);
+            let calls = contents.calls(row, &children);
+            contents.hashes.push(hash);
+            contents.outermost.push(outermost);
+            contents.calls.push(calls);
+            contents.bytes.push(bytes);
         }
-        whole
+        contents
     }
+
+    fn calls(&self, row: &CodeRow, children: &[usize]) -> Calls {
+        let of = |&child: &usize| self.calls[child];
+        let most = children.iter().map(of).max().unwrap_or(Calls::Never);
+        let always = match (row.kind(), children) {
+            (Kind::If, [condition, arms @ ..]) => {
+                of(condition) == Calls::Always || arms.len() == 2 && arms.iter().all(|arm| of(arm) == Calls::Always)
+            }
+            // What is behind a branch need not be executed.
+            (Kind::Block | Kind::Loop, [first, ..]) => of(first) == Calls::Always,
+            _ => is_call(row) || most == Calls::Always,
+        };
+        if always { Calls::Always } else { most.min(Calls::Sometimes) }
+    }
+}
+
+fn is_call(row: &CodeRow) -> bool {
+    matches!(row.kind(), Kind::Call | Kind::CallIndirect | Kind::CallRef)
+}
+
+/// The number of expressions around each row.
+fn depths(rows: &[CodeRow]) -> Vec<u32> {
+    let mut depths = vec![0; rows.len()];
+    for (i, row) in rows.iter().enumerate().rev() {
+        depths[i] = row.parent_row().map_or(0, |parent| depths[parent] + 1);
+    }
+    depths
+}
+
+/// How deep the block or loop is whose label a row names.
+fn label_depth(rows: &[CodeRow], depths: &[u32], row: usize, label: Name) -> u32 {
+    let mut around = rows[row].parent_row();
+    while let Some(current) = around {
+        if matches!(rows[current].kind(), Kind::Block | Kind::Loop) && rows[current].named() == Some(label) {
+            return depths[current];
+        }
+        around = rows[current].parent_row();
+    }
+    // A label of a `try`, which is not the function's own.
+    0
+}
+
+/// Whether each row is in a loop of which a turn need not call anything.
+fn in_hot_loops(rows: &[CodeRow], calls: &[Calls]) -> Vec<bool> {
+    let mut hot = vec![false; rows.len()];
+    for (i, row) in rows.iter().enumerate().rev() {
+        hot[i] = row.kind() == Kind::Loop && calls[i] != Calls::Always || row.parent_row().is_some_and(|p| hot[p]);
+    }
+    hot
 }
 
 /// Whether an expression that names no label, and whose children do so, is executed to its end, in any function.
@@ -421,7 +513,10 @@ fn runs_to_its_end(module: Module<'_>, row: &CodeRow) -> bool {
 /// About how many bytes an expression takes, without its children.
 fn bytes(row: &CodeRow, children: usize) -> u32 {
     match row.kind() {
-        Kind::Block => 0,
+        Kind::Block | Kind::Loop if row.named().is_some() => 3,
+        Kind::Block | Kind::Loop => 0,
+        Kind::Break => 2,
+        Kind::Switch => 3 + row.targets,
         Kind::If => 1 + children as u32,
         Kind::LocalGet | Kind::LocalSet | Kind::GlobalGet | Kind::GlobalSet => 2,
         Kind::Load | Kind::Store => 2 + leb128(row.value),
@@ -448,7 +543,7 @@ fn signed_leb128(value: i64) -> u32 {
 #[derive(Default)]
 struct Locals {
     locals: Vec<u64>,
-    /// Those whose value from before may be needed: read before they are set, or first set in an arm of an `if`.
+    /// Those whose value from before may be needed: read before they are set, or first set where it need not be.
     params: u64,
 }
 
@@ -531,7 +626,8 @@ fn find_repeated(texts: &[Text]) -> Vec<Group> {
                 repeated[stretch.text as usize][stretch.first as usize] = true;
             }
             let mut add = |part: &[(Keys, Stretch)], whole: usize| {
-                let part: Group = part.iter().map(|&(_, stretch)| stretch).collect();
+                let may_be_called = |stretch: &Stretch| texts[stretch.text as usize].may_be_called(stretch);
+                let part: Group = part.iter().map(|&(_, stretch)| stretch).filter(may_be_called).collect();
                 if (2..whole).contains(&part.len()) && spared_at_most(texts, &part) >= LEAST {
                     groups.push(part);
                 }
