@@ -484,13 +484,20 @@ fn label_depth(rows: &[CodeRow], depths: &[u32], row: usize, label: Name) -> u32
     0
 }
 
-/// Whether each row is in a loop of which a turn need not call anything.
+/// Whether each row is in a loop of which a turn need not call anything, and no neighbour in its block does so.
 fn in_hot_loops(rows: &[CodeRow], calls: &[Calls]) -> Vec<bool> {
     let mut hot = vec![false; rows.len()];
+    // Blocks of which a child always calls.
+    let mut with_call = vec![false; rows.len()];
     for (i, row) in rows.iter().enumerate().rev() {
-        hot[i] = row.kind() == Kind::Loop && calls[i] != Calls::Always || row.parent_row().is_some_and(|p| hot[p]);
+        let parent = row.parent_row();
+        hot[i] = row.kind() == Kind::Loop && calls[i] != Calls::Always || parent.is_some_and(|p| hot[p]);
+        if let Some(parent) = parent.filter(|&p| rows[p].kind() == Kind::Block) {
+            with_call[parent] |= calls[i] == Calls::Always;
+        }
     }
-    hot
+    let is_hot = |(i, row): (usize, &CodeRow)| hot[i] && !row.parent_row().is_some_and(|p| with_call[p]);
+    rows.iter().enumerate().map(is_hot).collect()
 }
 
 /// Whether an expression that names no label, and whose children do so, is executed to its end, in any function.
