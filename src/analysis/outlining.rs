@@ -82,7 +82,7 @@ pub enum Results {
 const CALL: i64 = 3;
 const LOCAL: i64 = 2;
 const DROP: i64 = 1;
-const FUNCTION: i64 = 10;
+const FUNCTION: i64 = 7;
 
 /// Bytes that a new function is to spare at least.
 const LEAST: i64 = 4;
@@ -97,7 +97,7 @@ const PARAMS: usize = 12;
 const FRAGMENTS: u8 = 64;
 
 /// Bytes of an expression that is worth looking at by itself.
-const SMALLEST: u32 = 6;
+const SMALLEST: u32 = 5;
 
 /// Finds what is worth it in these functions, which have no code that cannot be reached by its types.
 pub fn find<'m>(
@@ -523,6 +523,9 @@ fn bytes(row: &CodeRow, children: usize) -> u32 {
         Kind::Block | Kind::Loop if row.named().is_some() => 3,
         Kind::Block | Kind::Loop => 0,
         Kind::Break => 2,
+        Kind::Call => CALL as u32,
+        Kind::CallIndirect => 4,
+        Kind::CallRef => 2,
         Kind::Switch => 3 + row.targets,
         Kind::If => 1 + children as u32,
         Kind::LocalGet | Kind::LocalSet | Kind::GlobalGet | Kind::GlobalSet => 2,

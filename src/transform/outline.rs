@@ -43,7 +43,13 @@ fn add_function<'m>(module: Module<'m>, name: &str, outlined: &Outlined<'m>) {
     let mut code: Vec<Expr<'m>> = place.code.iter().map(copy).collect();
     module.generalize(&mut code, &place.locals, &numbers, &leaves);
     if let Gives::Local(local) = outlined.gives {
-        code.push(build.local_get(number(local), outlined.locals[local as usize]));
+        let local = number(local);
+        let is_set_last = |last: &mut Expr<'m>| last.kind() == Kind::LocalSet && last.local() == local;
+        let value = match code.pop_if(is_set_last) {
+            Some(set) => set.child(0),
+            None => build.local_get(local, results(outlined)),
+        };
+        code.push(value);
     }
     function.set_body(build.block(None, &code, None));
 }
