@@ -23,8 +23,8 @@ use std::ptr::NonNull;
 pub use build::{Builder, Literal};
 pub use code::{Comparison, Name};
 pub use ffi::bridge::{
-    CallSite, Code, CodeRow, Effects, ExportRow, FunctionImport, FunctionRow, GlobalRow, LivenessPoint, MemoryRow, ModuleFacts,
-    Node, ObjectHolder, Reference, ResumeEntry, SegmentRow, Split, TableRow, TableSegment, TagRow,
+    CallSite, Code, CodeRow, Effects, ExportRow, FunctionImport, FunctionRow, GlobalRow, LivenessPoint, MemoryRow,
+    ModuleFacts, Node, ObjectHolder, Reference, ResumeEntry, SegmentRow, Split, TableRow, TableSegment, TagRow,
 };
 pub use function::{Function, LiveAfter, Liveness};
 pub use module::{Module, Pass};

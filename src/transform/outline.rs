@@ -6,7 +6,8 @@ use crate::transform::runtime::Runtime;
 
 /// Adds the functions, and puts calls of them in the places of their code. Gives their names.
 pub fn outline<'m>(module: Module<'m>, runtime: &Runtime, all: &[Outlined<'m>]) -> Vec<String> {
-    let names: Vec<String> = (0..all.len()).map(|number| runtime.outlined_name(runtime.outlined.len() + number)).collect();
+    let names: Vec<String> =
+        (0..all.len()).map(|number| runtime.outlined_name(runtime.outlined.len() + number)).collect();
     for (name, outlined) in names.iter().zip(all) {
         add_function(module, name, outlined);
         for place in &outlined.places {

@@ -135,7 +135,6 @@ impl Runtime {
         self.name(&format!("outlined.{number}"))
     }
 
-
     /// Gives masks by site.
     pub fn mask_function(&self, number: u32) -> String {
         self.name(&format!("masks.{number}"))
