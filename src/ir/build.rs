@@ -162,6 +162,21 @@ impl<'m> Builder<'m> {
 
     /// `br_table`.
     pub fn switch(self, labels: &[&str], default: &str, condition: Expr<'m>) -> Expr<'m> {
+        self.switch_to(labels, default, condition, std::ptr::null_mut())
+    }
+
+    /// A `br_table` that carries a value.
+    pub fn switch_with(self, labels: &[&str], default: &str, condition: Expr<'m>, value: Expr<'m>) -> Expr<'m> {
+        self.switch_to(labels, default, condition, value.raw())
+    }
+
+    fn switch_to(
+        self,
+        labels: &[&str],
+        default: &str,
+        condition: Expr<'m>,
+        value: c::BinaryenExpressionRef,
+    ) -> Expr<'m> {
         let labels: Vec<CString> = labels.iter().map(|l| c_name(l)).collect();
         let mut pointers: Vec<_> = labels.iter().map(|l| l.as_ptr()).collect();
         let default = c_name(default);
@@ -172,7 +187,7 @@ impl<'m> Builder<'m> {
                 pointers.len() as u32,
                 default.as_ptr(),
                 condition.raw(),
-                std::ptr::null_mut(),
+                value,
             )
         })
     }
@@ -214,6 +229,10 @@ impl<'m> Builder<'m> {
 
     pub fn i32_lt_u(self, left: Expr<'m>, right: Expr<'m>) -> Expr<'m> {
         self.binary(unsafe { c::BinaryenLtUInt32() }, left, right)
+    }
+
+    pub fn i64_xor(self, left: Expr<'m>, right: Expr<'m>) -> Expr<'m> {
+        self.binary(unsafe { c::BinaryenXorInt64() }, left, right)
     }
 
     pub fn i64_shl(self, value: Expr<'m>, bits: Expr<'m>) -> Expr<'m> {

@@ -3,7 +3,7 @@
 //! They are written as text and parsed by Binaryen. Sizes count more than speed here: nothing of it runs unless the
 //! program forks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::abi::{self, BufferLayout};
@@ -554,26 +554,40 @@ fn add_global_accessors(module: Module<'_>, runtime: &Runtime, needs: &RuntimeNe
     }
 }
 
-/// A `br_table` on the site, to each of the different masks.
+/// Masks that are computed from each other at most.
+const MASK_CHAIN: usize = 16;
+
+/// A `br_table` on the site, to each of the different masks. They are in ascending order, and each is computed from the next
+/// one, whose highest bits are mostly the same: what is different takes fewer bytes.
+///
+/// ```text
+/// (i64.xor
+///   (block $mask.1 (result i64)
+///     (i64.xor
+///       (block $mask.0 (result i64)
+///         (br_table $mask.1 $mask.0 (i64.const 0) (local.get $site)))
+///       (i64.const DIFFERENCE)))
+///   (i64.const MASK))
+/// ```
 fn choose_mask<'m>(build: Builder<'m>, masks: &[u64]) -> Expr<'m> {
-    let mut different: Vec<u64> = Vec::new();
-    let mut numbers: HashMap<u64, usize> = HashMap::new();
-    let mut number_of = |mask: u64| {
-        *numbers.entry(mask).or_insert_with(|| {
-            different.push(mask);
-            different.len() - 1
-        })
-    };
-    let targets: Vec<String> = masks.iter().map(|&mask| format!("mask.{}", number_of(mask))).collect();
+    let mut different: Vec<u64> = masks.to_vec();
+    different.sort_unstable();
+    different.dedup();
+    let target = |mask: &u64| format!("mask.{}", different.binary_search(mask).expect("it is one of them"));
+    let targets: Vec<String> = masks.iter().map(target).collect();
     let [targets @ .., default] = targets.as_slice() else { unreachable!("a function with masks has sites") };
     let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
-    let mut code = vec![build.switch(&targets, default, build.local_get(0, Type::I32))];
+    let site = build.local_get(0, Type::I32);
+    let mut code = build.switch_with(&targets, default, site, build.i64(0));
     for (number, &mask) in different.iter().enumerate() {
-        let block = build.block(Some(&format!("mask.{number}")), &code, Some(Type::NONE));
-        let mask = build.i64(mask);
-        code = vec![block, if number + 1 < different.len() { build.return_(Some(mask)) } else { mask }];
+        let block = build.block(Some(&format!("mask.{number}")), &[code], Some(Type::I64));
+        let next = different.get(number + 1).filter(|_| (number + 1) % MASK_CHAIN != 0);
+        code = build.i64_xor(block, build.i64(mask ^ next.unwrap_or(&0)));
+        if next.is_none() && number + 1 < different.len() {
+            code = build.return_(Some(code));
+        }
     }
-    build.block(None, &code, Some(Type::I64))
+    code
 }
 
 /// The internal name of an exported transition.
