@@ -150,7 +150,9 @@ struct Folder : public ConstantExpressionRunner<Folder> {
 
 Code read_code(Function& func) {
   Code code;
-  for (auto& node : list_nodes(func)) {
+  auto nodes = list_nodes(func);
+  code.rows.reserve(nodes.size());
+  for (auto& node : nodes) {
     auto* curr = as_expression(node.expression);
     CodeRow row = {};
     row.expression = node.expression;

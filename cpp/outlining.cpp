@@ -25,6 +25,7 @@ struct EndMarker : public LivenessWalker<EndMarker, UnifiedExpressionVisitor<End
   };
   rust::Slice<const LivenessPoint> points;
   std::unordered_map<BasicBlock*, std::vector<Mark>> marks;
+  bool has_replaced = false;
 
   void visitExpression(Expression* curr) {
     auto address = as_address(curr);
@@ -38,10 +39,12 @@ struct EndMarker : public LivenessWalker<EndMarker, UnifiedExpressionVisitor<End
   }
   // These two, and an `if`, are not visited as others are, and a block in front of where branches out of it meet.
   static void doVisitLocalGet(EndMarker* self, Expression** curr) {
+    self->has_replaced |= !self->currBasicBlock;
     Super::doVisitLocalGet(self, curr);
     self->visitExpression(*curr);
   }
   static void doVisitLocalSet(EndMarker* self, Expression** curr) {
+    self->has_replaced |= !self->currBasicBlock;
     Super::doVisitLocalSet(self, curr);
     self->visitExpression(*curr);
   }
@@ -77,6 +80,9 @@ rust::Vec<uint8_t> live_after(Module& module, Function& func, rust::Slice<const 
   marker.points = points;
   marker.walkFunctionInModule(&func, &module);
   rust::Vec<uint8_t> answers;
+  if (marker.has_replaced) {
+    return answers;
+  }
   answers.reserve(points.size());
   for (size_t i = 0; i < points.size(); i++) {
     answers.push_back(2);

@@ -8,7 +8,8 @@ namespace fork_instrument {
 struct LivenessPoint;
 
 // For each point, in ascending order: 0 if the local is dead behind the expression, 1 if it is live, 2 if control
-// cannot reach the end of the expression. Of a call, behind its return. No expression is a loop or a `try`.
+// cannot reach the end of the expression. Of a call, behind its return. No expression is a `try`. Nothing if the
+// analysis has replaced code, which cannot be reached.
 rust::Vec<uint8_t> live_after(Module& module, Function& func, rust::Slice<const LivenessPoint> points);
 
 // Whether two expressions are equal but for their leaves, which are `local.get`s and constants, and for the locals that

@@ -31,7 +31,7 @@ mod text;
 use std::cmp::Reverse;
 use std::sync::Mutex;
 
-use crate::ir::{Expr, Function, LiveAfter, LivenessPoint, Module, Node, Pass, Type};
+use crate::ir::{Expr, Function, LiveAfter, LivenessPoint, Module, Pass, Type};
 use candidates::{Candidate, Group, choose, find_repeated};
 use text::{Fragment, Locals, Stretch, Text, UseKind};
 
@@ -166,20 +166,18 @@ fn results_of<'m>(
     text: &Text,
     stretches: impl Iterator<Item = Stretch> + Clone,
 ) -> Vec<Option<Option<u8>>> {
-    let nodes = function.nodes();
-    let mut all = points(text, &nodes, stretches.clone());
+    let expressions: Vec<usize> = function.nodes().iter().map(|node| node.expression).collect();
+    let mut all = points(text, &expressions, stretches.clone());
     if all.is_empty() {
         return stretches.map(|_| Some(None)).collect();
     }
     all.sort_unstable();
-    let answers = function.live_after(module, &all);
-    let now = function.nodes();
-    if now.len() != nodes.len() || now.iter().zip(&nodes).any(|(now, before)| now.expression != before.expression) {
-        // Code that cannot be reached has been replaced: the rows are others.
+    let Some(answers) = function.live_after(module, &all) else {
+        // The rows are others.
         return stretches.map(|_| None).collect();
-    }
+    };
     let result = |stretch: Stretch| {
-        let expression = nodes[text.rows(&stretch).end - 1].expression;
+        let expression = expressions[text.rows(&stretch).end - 1];
         let mut result = None;
         for (number, &local) in Locals::of(text, &stretch)?.locals.iter().enumerate() {
             let point = LivenessPoint { expression, local: local as u32 };
@@ -195,7 +193,7 @@ fn results_of<'m>(
 }
 
 /// Locals that are set in stretches of a function, each behind the ends of all stretches that set it.
-fn points(text: &Text, nodes: &[Node], stretches: impl Iterator<Item = Stretch>) -> Vec<LivenessPoint> {
+fn points(text: &Text, expressions: &[usize], stretches: impl Iterator<Item = Stretch>) -> Vec<LivenessPoint> {
     // By the last fragment, the longest: what others set that end there, it sets, too.
     let mut longest: Vec<Option<Stretch>> = vec![None; text.fragments.len()];
     for stretch in stretches {
@@ -204,7 +202,7 @@ fn points(text: &Text, nodes: &[Node], stretches: impl Iterator<Item = Stretch>)
     }
     let mut points = Vec::new();
     for stretch in longest.into_iter().flatten() {
-        let expression = nodes[text.rows(&stretch).end - 1].expression;
+        let expression = expressions[text.rows(&stretch).end - 1];
         let first = points.len();
         for use_ in text.uses(&stretch).iter().filter(|u| u.kind == UseKind::Set) {
             let point = LivenessPoint { expression, local: use_.what as u32 };

@@ -126,15 +126,16 @@ impl<'m> Function<'m> {
         Liveness(bridge::liveness_at_calls(module.pin(), self.pin(), others))
     }
 
-    /// Liveness of locals behind expressions that are no loops and no `try`s, and behind calls that return. The points are
-    /// in ascending order. Binaryen's analysis may replace code that cannot be reached.
-    pub fn live_after(self, module: Module<'m>, points: &[LivenessPoint]) -> Vec<LiveAfter> {
+    /// Liveness of locals behind expressions that are no `try`s, and behind calls that return. The points are in ascending
+    /// order, and there are some. None if Binaryen's analysis has replaced code, which it does if that cannot be reached.
+    pub fn live_after(self, module: Module<'m>, points: &[LivenessPoint]) -> Option<Vec<LiveAfter>> {
         let answer = |answer: u8| match answer {
             0 => LiveAfter::Dead,
             1 => LiveAfter::Live,
             _ => LiveAfter::Unreachable,
         };
-        bridge::live_after(module.pin(), self.pin(), points).into_iter().map(answer).collect()
+        let answers = bridge::live_after(module.pin(), self.pin(), points);
+        (!answers.is_empty()).then(|| answers.into_iter().map(answer).collect())
     }
 }
 

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::text::{FRAGMENTS, Keys, Locals, Stretch, Text, Use, UseKind};
+use super::text::{FRAGMENTS, Leaves, Locals, Stretch, Text, Use, UseKind};
 use super::{CALL, LOCAL};
 
 /// Bytes of a `drop`.
@@ -28,14 +28,14 @@ pub(super) fn find_repeated(texts: &[Text]) -> Vec<Group> {
     // By text and fragment, whether the stretch of the last length that starts there occurs again.
     let mut repeated: Vec<Vec<bool>> = texts.iter().map(|text| vec![true; text.fragments.len() + 1]).collect();
     for count in 1..=FRAGMENTS {
-        let mut keyed: Vec<(Keys, Stretch)> = Vec::new();
+        let mut keyed: Vec<(u64, Stretch)> = Vec::new();
         for (number, (text, repeated)) in texts.iter().zip(&repeated).enumerate() {
             for run in &text.runs {
                 for first in run.start..(run.end + 1).saturating_sub(u32::from(count)) {
                     let both = repeated[first as usize] && (count == 1 || repeated[first as usize + 1]);
                     let stretch = Stretch { text: number as u32, first, count, result: None };
-                    if let Some(keys) = both.then(|| text.keys(&stretch)).flatten() {
-                        keyed.push((keys, stretch));
+                    if let Some(form) = both.then(|| text.form(&stretch)).flatten() {
+                        keyed.push((form, stretch));
                     }
                 }
             }
@@ -43,30 +43,38 @@ pub(super) fn find_repeated(texts: &[Text]) -> Vec<Group> {
         repeated.iter_mut().for_each(|repeated| repeated.fill(false));
         keyed.sort_unstable();
         let mut is_over = true;
-        for group in keyed.chunk_by(|a, b| a.0.form == b.0.form).filter(|group| group.len() > 1) {
+        for group in keyed.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1) {
             is_over = false;
             for (_, stretch) in group {
                 repeated[stretch.text as usize][stretch.first as usize] = true;
             }
-            let mut add = |part: &[(Keys, Stretch)], whole: usize| {
-                let may_be_called = |stretch: &Stretch| texts[stretch.text as usize].may_be_called(stretch);
-                let part: Group = part.iter().map(|&(_, stretch)| stretch).filter(may_be_called).collect();
-                if (2..whole).contains(&part.len()) && spared_at_most(texts, &part) >= LEAST {
-                    groups.push(part);
-                }
-            };
-            add(group, usize::MAX);
-            // Leaves that are the same need not be taken, or not twice.
-            for part in group.chunk_by(|a, b| a.0.locals == b.0.locals) {
-                add(part, group.len());
-                part.chunk_by(|a, b| a.0.all == b.0.all).for_each(|same| add(same, part.len()));
-            }
+            add_groups(texts, group.iter().map(|&(_, stretch)| stretch), &mut groups);
         }
         if is_over {
             break;
         }
     }
     groups
+}
+
+/// Adds stretches of the same form as a group, and such of them that have the same leaves: these need not be taken, or not
+/// twice.
+fn add_groups(texts: &[Text], stretches: impl Iterator<Item = Stretch>, groups: &mut Vec<Group>) {
+    let text = |stretch: &Stretch| &texts[stretch.text as usize];
+    let usable = stretches.filter(|stretch| text(stretch).may_be_called(stretch));
+    let mut keyed: Vec<(Leaves, Stretch)> = usable.map(|stretch| (text(&stretch).leaves(&stretch), stretch)).collect();
+    keyed.sort_unstable();
+    let mut add = |part: &[(Leaves, Stretch)], whole: usize| {
+        if (2..whole).contains(&part.len()) {
+            let part: Group = part.iter().map(|&(_, stretch)| stretch).collect();
+            groups.extend(Some(part).filter(|part| spared_at_most(texts, part) >= LEAST));
+        }
+    };
+    add(&keyed, usize::MAX);
+    for part in keyed.chunk_by(|a, b| a.0.same == b.0.same) {
+        add(part, keyed.len());
+        part.chunk_by(|a, b| a.0.constants == b.0.constants).for_each(|same| add(same, part.len()));
+    }
 }
 
 /// Bytes that a function for a group spares if it has to take no leaves and to give nothing.

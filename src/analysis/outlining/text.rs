@@ -177,39 +177,48 @@ impl Text {
         !fragments[0].is_hot || self.bytes(stretch) >= LEAST_IN_HOT_LOOPS || calls()
     }
 
-    /// Hashes that stretches of the same form have in common; none for a stretch that cannot be a function.
-    pub(super) fn keys(&self, stretch: &Stretch) -> Option<Keys> {
+    /// A hash that stretches of the same form have in common; none for a stretch that cannot be a function.
+    pub(super) fn form(&self, stretch: &Stretch) -> Option<u64> {
         let fragments = self.fragments(stretch);
         let locals = Locals::of(self, stretch)?;
         // What a handler reads must be set when a call throws.
-        if self.has_handlers
-            && !locals.locals.is_empty()
-            && fragments.iter().any(|fragment| fragment.calls != Calls::Never)
-        {
+        let calls = || fragments.iter().any(|fragment| fragment.calls != Calls::Never);
+        if self.has_handlers && !locals.locals.is_empty() && calls() {
             return None;
         }
-        let (mut form, mut locals_only, mut all) = (DefaultHasher::new(), DefaultHasher::new(), DefaultHasher::new());
-        fragments.iter().for_each(|fragment| fragment.hash.hash(&mut form));
-        let mut free: Vec<u64> = Vec::new();
-        for use_ in self.uses(stretch) {
-            let number = locals.number(use_);
-            number.hash(&mut form);
-            if number.is_some() {
-                continue;
-            }
-            use_.is_constant().hash(&mut locals_only);
-            if use_.is_constant() {
-                use_.what.hash(&mut all);
-                continue;
-            }
-            let number = free.iter().position(|&local| local == use_.what).unwrap_or_else(|| {
-                free.push(use_.what);
-                free.len() - 1
-            });
-            number.hash(&mut locals_only);
-        }
-        Some(Keys { form: form.finish(), locals: locals_only.finish(), all: all.finish() })
+        let mut hasher = DefaultHasher::new();
+        fragments.iter().for_each(|fragment| fragment.hash.hash(&mut hasher));
+        self.uses(stretch).iter().for_each(|use_| locals.number(use_).hash(&mut hasher));
+        Some(hasher.finish())
     }
+
+    /// Hashes of the leaves, but for locals that the stretch sets.
+    pub(super) fn leaves(&self, stretch: &Stretch) -> Leaves {
+        let locals = Locals::of(self, stretch).expect("it has a form");
+        let (mut same, mut constants) = (DefaultHasher::new(), DefaultHasher::new());
+        let mut read: Vec<u64> = Vec::new();
+        for use_ in self.uses(stretch).iter().filter(|use_| locals.number(use_).is_none()) {
+            if use_.is_constant() {
+                usize::MAX.hash(&mut same);
+                use_.what.hash(&mut constants);
+                continue;
+            }
+            let number = read.iter().position(|&local| local == use_.what).unwrap_or(read.len());
+            if number == read.len() {
+                read.push(use_.what);
+            }
+            number.hash(&mut same);
+        }
+        Leaves { same: same.finish(), constants: constants.finish() }
+    }
+}
+
+/// Hashes by which stretches of the same form are grouped.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Leaves {
+    /// Which are locals, and which of these are the same.
+    pub(super) same: u64,
+    pub(super) constants: u64,
 }
 
 /// Neighbouring fragments of a function. There are very many of them.
@@ -220,16 +229,6 @@ pub(super) struct Stretch {
     pub(super) count: u8,
     /// The local, by its number, that it sets and that is read behind it, if one is.
     pub(super) result: Option<u8>,
-}
-
-/// Hashes by which stretches are grouped.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Keys {
-    pub(super) form: u64,
-    /// Which leaves are locals, and which of these are the same.
-    pub(super) locals: u64,
-    /// Constants.
-    pub(super) all: u64,
 }
 
 /// The locals that a stretch sets, in the order in which it first uses them.
