@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "cfg/liveness-traversal.h"
+#include "cfg/cfg-traversal.h"
 #include "fork-instrument/src/ir/ffi.rs.h"
 #include "ir/utils.h"
 #include "wasm-builder.h"
@@ -14,47 +14,120 @@ using namespace wasm;
 
 namespace {
 
-// Marks the ends of expressions among a basic block's reads and writes.
-struct EndMarker : public LivenessWalker<EndMarker, UnifiedExpressionVisitor<EndMarker>> {
-  using Super = LivenessWalker<EndMarker, UnifiedExpressionVisitor<EndMarker>>;
+// What happens in a basic block, in order.
+struct Event {
+  enum Kind { Get, Set, End } kind;
+  // A local, or of the points with the expression that ends, the first.
+  size_t what;
+};
 
-  struct Mark {
-    // Of the points with this expression, the first.
-    const LivenessPoint* point;
-    size_t action;
-  };
+struct Events {
+  std::vector<Event> events;
+};
+
+// Which locals are live, by Binaryen's basic blocks. Its own analysis keeps a sorted list of locals for each, which
+// takes minutes for interpreters that were not optimised: there are thousands of locals and of blocks, and most are
+// live in most.
+struct Liveness : public CFGWalker<Liveness, UnifiedExpressionVisitor<Liveness>, Events> {
+  using Super = CFGWalker<Liveness, UnifiedExpressionVisitor<Liveness>, Events>;
   rust::Slice<const LivenessPoint> points;
-  std::unordered_map<BasicBlock*, std::vector<Mark>> marks;
-  bool has_replaced = false;
 
-  void visitExpression(Expression* curr) {
-    auto address = as_address(curr);
-    auto* end = points.data() + points.size();
-    auto* point = std::lower_bound(points.data(), end, address, [](const LivenessPoint& point, size_t address) {
-      return point.expression < address;
-    });
-    if (currBasicBlock && point != end && point->expression == address) {
-      marks[currBasicBlock].push_back({point, currBasicBlock->contents.actions.size()});
+  // Sets of locals.
+  using Word = uint64_t;
+  size_t words;
+  using Set = std::vector<Word>;
+  static void add(Set& set, size_t local) { set[local / 64] |= Word(1) << (local % 64); }
+  static void remove(Set& set, size_t local) { set[local / 64] &= ~(Word(1) << (local % 64)); }
+  static bool has(const Set& set, size_t local) { return set[local / 64] >> (local % 64) & 1; }
+
+  Liveness(Module& module, Function& func, rust::Slice<const LivenessPoint> points)
+      : points(points), words((func.getNumLocals() + 63) / 64) {
+    walkFunctionInModule(&func, &module);
+  }
+
+  void note(Event::Kind kind, size_t what) {
+    if (currBasicBlock) {
+      currBasicBlock->contents.events.push_back({kind, what});
     }
   }
-  // These two, and an `if`, are not visited as others are, and a block in front of where branches out of it meet.
-  static void doVisitLocalGet(EndMarker* self, Expression** curr) {
-    self->has_replaced |= !self->currBasicBlock;
-    Super::doVisitLocalGet(self, curr);
-    self->visitExpression(*curr);
+  void note_end(Expression* curr) {
+    auto* end = points.data() + points.size();
+    auto before = [](const LivenessPoint& point, size_t address) { return point.expression < address; };
+    auto* point = std::lower_bound(points.data(), end, as_address(curr), before);
+    if (point != end && point->expression == as_address(curr)) {
+      note(Event::End, point - points.data());
+    }
   }
-  static void doVisitLocalSet(EndMarker* self, Expression** curr) {
-    self->has_replaced |= !self->currBasicBlock;
-    Super::doVisitLocalSet(self, curr);
-    self->visitExpression(*curr);
+  void visitExpression(Expression* curr) {
+    if (auto* get = curr->dynCast<LocalGet>()) {
+      note(Event::Get, get->index);
+    } else if (auto* set = curr->dynCast<LocalSet>()) {
+      note(Event::Set, set->index);
+    }
+    note_end(curr);
   }
-  static void doEndBlock(EndMarker* self, Expression** curr) {
+  // An `if` is not visited, and a block in front of where branches out of it meet.
+  static void doEndBlock(Liveness* self, Expression** curr) {
     Super::doEndBlock(self, curr);
-    self->visitExpression(*curr);
+    self->note_end(*curr);
   }
-  static void doEndIf(EndMarker* self, Expression** curr) {
+  static void doEndIf(Liveness* self, Expression** curr) {
     Super::doEndIf(self, curr);
-    self->visitExpression(*curr);
+    self->note_end(*curr);
+  }
+
+  // From what is live at the end of a block, to what is at its start.
+  void go_back(BasicBlock& block, Set& live, rust::Vec<uint8_t>* answers) {
+    auto& events = block.contents.events;
+    for (auto event = events.rbegin(); event != events.rend(); ++event) {
+      if (event->kind == Event::Get) {
+        add(live, event->what);
+      } else if (event->kind == Event::Set) {
+        remove(live, event->what);
+      } else if (answers) {
+        auto expression = points[event->what].expression;
+        for (auto i = event->what; i < points.size() && points[i].expression == expression; i++) {
+          (*answers)[i] = has(live, points[i].local);
+        }
+      }
+    }
+  }
+
+  void answer(rust::Vec<uint8_t>& answers) {
+    std::unordered_map<BasicBlock*, Set> at_start;
+    auto at_end = [&](BasicBlock& block) {
+      Set live(words);
+      for (auto* next : block.out) {
+        if (auto found = at_start.find(next); found != at_start.end()) {
+          for (size_t i = 0; i < words; i++) {
+            live[i] |= found->second[i];
+          }
+        }
+      }
+      return live;
+    };
+    auto reachable = findLiveBlocks();
+    for (bool changes = true; changes;) {
+      changes = false;
+      for (auto block = basicBlocks.rbegin(); block != basicBlocks.rend(); ++block) {
+        if (!reachable.count(block->get())) {
+          continue;
+        }
+        auto live = at_end(**block);
+        go_back(**block, live, nullptr);
+        auto& before = at_start[block->get()];
+        if (live != before) {
+          before = std::move(live);
+          changes = true;
+        }
+      }
+    }
+    for (auto& block : basicBlocks) {
+      if (reachable.count(block.get())) {
+        auto live = at_end(*block);
+        go_back(*block, live, &answers);
+      }
+    }
   }
 };
 
@@ -75,43 +148,15 @@ bool is_same_use(Expression* left, Expression* right) {
 
 } // namespace
 
+size_t count_expressions(Function& func) { return Measurer::measure(func.body); }
+
 rust::Vec<uint8_t> live_after(Module& module, Function& func, rust::Slice<const LivenessPoint> points) {
-  EndMarker marker;
-  marker.points = points;
-  marker.walkFunctionInModule(&func, &module);
   rust::Vec<uint8_t> answers;
-  if (marker.has_replaced) {
-    return answers;
-  }
   answers.reserve(points.size());
   for (size_t i = 0; i < points.size(); i++) {
     answers.push_back(2);
   }
-  auto* points_end = points.data() + points.size();
-  std::vector<bool> live(func.getNumLocals());
-  for (auto& [block, marks] : marker.marks) {
-    if (!marker.liveBlocks.count(block)) {
-      continue;
-    }
-    std::fill(live.begin(), live.end(), false);
-    for (auto local : block->contents.end) {
-      live[local] = true;
-    }
-    auto& actions = block->contents.actions;
-    size_t position = actions.size();
-    for (auto mark = marks.rbegin(); mark != marks.rend(); ++mark) {
-      for (; position > mark->action; position--) {
-        auto& action = actions[position - 1];
-        if (action.isGet() || action.isSet()) {
-          live[action.index] = action.isGet();
-        }
-      }
-      auto expression = mark->point->expression;
-      for (auto* point = mark->point; point != points_end && point->expression == expression; point++) {
-        answers[point - points.data()] = live[point->local];
-      }
-    }
-  }
+  Liveness(module, func, points).answer(answers);
   return answers;
 }
 

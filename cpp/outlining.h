@@ -7,6 +7,9 @@ namespace fork_instrument {
 
 struct LivenessPoint;
 
+// The number of expressions in a function.
+size_t count_expressions(Function& func);
+
 // For each point, in ascending order: 0 if the local is dead behind the expression, 1 if it is live, 2 if control
 // cannot reach the end of the expression. Of a call, behind its return. No expression is a `try`. Nothing if the
 // analysis has replaced code, which cannot be reached.

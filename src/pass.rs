@@ -435,14 +435,25 @@ fn clean_up<'m>(
         let moving = separate::moving(module, runtime)?;
         functions.retain(|function| moving.contains(&Name::of(&function.name())));
     }
-    // Calls of what has been outlined are in stretches that occur again.
-    for results in [Results::Read, Results::All, Results::All] {
-        let outlined = outlining::find(pass, module, &functions, results);
-        let names = transform::outline::outline(module, runtime, &outlined);
-        functions.extend(names.iter().map(|name| module.function(name)));
-        runtime.outlined.extend(names);
-    }
+    outline(pass, module, runtime, &functions);
     run(&["reorder-locals"])
+}
+
+/// Functions that are searched for code that occurs again at a time, since each takes memory.
+const OUTLINED_TOGETHER: usize = 4000;
+
+/// Makes functions of code that occurs again in these.
+fn outline<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &mut Runtime, functions: &[Function<'m>]) {
+    for functions in functions.chunks(OUTLINED_TOGETHER) {
+        let mut functions = functions.to_vec();
+        // Calls of what has been outlined are in code that occurs again.
+        for results in [Results::Read, Results::All, Results::All] {
+            let outlined = outlining::find(pass, module, &functions, results);
+            let names = transform::outline::outline(module, runtime, &outlined);
+            functions.extend(names.iter().map(|name| module.function(name)));
+            runtime.outlined.extend(names);
+        }
+    }
 }
 
 /// Calls of a helper that pay for its being among the first functions, which makes the indices of others longer.

@@ -172,10 +172,7 @@ fn results_of<'m>(
         return stretches.map(|_| Some(None)).collect();
     }
     all.sort_unstable();
-    let Some(answers) = function.live_after(module, &all) else {
-        // The rows are others.
-        return stretches.map(|_| None).collect();
-    };
+    let answers = function.live_after(module, &all);
     let result = |stretch: Stretch| {
         let expression = expressions[text.rows(&stretch).end - 1];
         let mut result = None;

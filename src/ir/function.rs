@@ -78,6 +78,11 @@ impl<'m> Function<'m> {
         bridge::local_name(self.pin(), index)
     }
 
+    /// The number of expressions in the body.
+    pub fn count_expressions(self) -> usize {
+        bridge::count_expressions(self.pin())
+    }
+
     /// All expressions of the body in post-order.
     pub fn nodes(self) -> Vec<Node> {
         bridge::list_nodes(self.pin())
@@ -127,15 +132,14 @@ impl<'m> Function<'m> {
     }
 
     /// Liveness of locals behind expressions that are no `try`s, and behind calls that return. The points are in ascending
-    /// order, and there are some. None if Binaryen's analysis has replaced code, which it does if that cannot be reached.
-    pub fn live_after(self, module: Module<'m>, points: &[LivenessPoint]) -> Option<Vec<LiveAfter>> {
+    /// order.
+    pub fn live_after(self, module: Module<'m>, points: &[LivenessPoint]) -> Vec<LiveAfter> {
         let answer = |answer: u8| match answer {
             0 => LiveAfter::Dead,
             1 => LiveAfter::Live,
             _ => LiveAfter::Unreachable,
         };
-        let answers = bridge::live_after(module.pin(), self.pin(), points);
-        (!answers.is_empty()).then(|| answers.into_iter().map(answer).collect())
+        bridge::live_after(module.pin(), self.pin(), points).into_iter().map(answer).collect()
     }
 }
 

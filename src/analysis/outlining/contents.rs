@@ -117,8 +117,9 @@ pub(super) fn children(rows: &[CodeRow], row: usize) -> Vec<usize> {
     children
 }
 
-/// Arms of `if`s, blocks with labels and loops around each row: what is in them need not be executed.
-pub(super) fn count_arms(rows: &[CodeRow]) -> Vec<u16> {
+/// Arms of `if`s, blocks with labels and loops around each row: what is in them need not be executed. None if there are more
+/// than can be counted.
+pub(super) fn count_arms(rows: &[CodeRow]) -> Option<Vec<u16>> {
     let mut arms = vec![0u16; rows.len()];
     for (i, row) in rows.iter().enumerate().rev() {
         if let Some(parent) = row.parent_row() {
@@ -126,10 +127,10 @@ pub(super) fn count_arms(rows: &[CodeRow]) -> Vec<u16> {
                 Kind::If => row.child > 0,
                 _ => is_labelled(&rows[parent]),
             };
-            arms[i] = arms[parent].saturating_add(u16::from(is_arm));
+            arms[i] = arms[parent].checked_add(u16::from(is_arm))?;
         }
     }
-    arms
+    Some(arms)
 }
 
 /// The number of expressions around each row.

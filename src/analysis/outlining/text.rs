@@ -13,12 +13,16 @@ pub(super) const FRAGMENTS: u8 = 32;
 const SMALLEST: u32 = 5;
 
 /// Expressions in a fragment at most.
-const LARGEST: usize = 2000;
+const LARGEST: usize = 400;
+
+/// Expressions in a function at most that is looked at: it may take some hundred bytes of memory for each.
+const LARGEST_FUNCTION: usize = 300_000;
 
 /// Bytes of a stretch in a hot loop that calls nothing.
 const LEAST_IN_HOT_LOOPS: i64 = 32;
 
 /// The fragments of a function.
+#[derive(Default)]
 pub(super) struct Text {
     pub(super) fragments: Vec<Fragment>,
     /// Neighbours in a block, or single expressions: ranges of fragments.
@@ -87,8 +91,11 @@ impl Use {
 
 impl Text {
     pub(super) fn of<'m>(module: Module<'m>, function: Function<'m>) -> Text {
+        if function.count_expressions() > LARGEST_FUNCTION {
+            return Text::default();
+        }
         let code = function.code();
-        let arms = count_arms(&code.rows);
+        let Some(arms) = count_arms(&code.rows) else { return Text::default() };
         let contents = Contents::of(module, Name::of(&function.name()), &code, &function.local_types());
         let (depths, hot) = (depths(&code.rows), in_hot_loops(&code.rows, &contents.calls));
         let mut text = Text {
