@@ -114,10 +114,11 @@ impl Candidate {
             }
         }
         let has_value = texts[free.first()?.text as usize].fragments(&free[0])[0].has_value;
-        let mut results: Vec<Option<u8>> = free.iter().map(|s| s.result).filter(|_| !has_value).collect();
-        results.push(None);
-        results.sort_unstable();
-        results.dedup();
+        // The local that is read behind most of them, if one is.
+        let mut counts = [0u32; u8::MAX as usize + 1];
+        free.iter().filter(|_| !has_value).filter_map(|stretch| stretch.result).for_each(|n| counts[n as usize] += 1);
+        let most = (0..=u8::MAX).max_by_key(|&number| (counts[number as usize], Reverse(number)));
+        let results = [None, most.filter(|&number| counts[number as usize] > 0)];
         let with_result = |&result: &Option<u8>| {
             let is_possible = |stretch: &Stretch| stretch.result.is_none() || stretch.result == result;
             Candidate::with_result(texts, free.iter().copied().filter(is_possible).collect(), result)

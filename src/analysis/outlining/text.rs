@@ -7,7 +7,7 @@ use super::contents::{Calls, Contents, bytes, children, count_arms, depths, in_h
 use crate::ir::{CodeRow, Function, Kind, Module, Name, Type};
 
 /// Fragments of a stretch at most.
-pub(super) const FRAGMENTS: u8 = 32;
+pub(super) const FRAGMENTS: u8 = 16;
 
 /// Bytes of an expression that is worth looking at by itself.
 const SMALLEST: u32 = 5;
