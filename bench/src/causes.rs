@@ -87,7 +87,12 @@ fn second(resume: &[u8]) -> Result<Causes> {
     let mut add = |cause: &str, bytes: f64| *causes.entry(cause.to_owned()).or_default() += bytes;
     for (name, size, body) in bodies_of(resume, &names)? {
         if !name.ends_with(".resume") {
-            add(if name.starts_with("fork.masks.") { "masks by site" } else { "helpers" }, size as f64);
+            let cause = match name.strip_prefix("fork.").unwrap_or("") {
+                name if name.starts_with("masks.") => "masks by site",
+                name if name.starts_with("outlined.") => "code that occurs again, in functions of its own",
+                _ => "helpers",
+            };
+            add(cause, size as f64);
             continue;
         }
         let mut rest = size as f64;
