@@ -173,7 +173,7 @@ mutations! {
             let number = code.find(|f| f.expr.kind() == Kind::Const && f.position == 1 && is_mask(f.parent));
             code.replace(number, code.build.i64(0));
         };
-    a_mask_function_gives_another_mask: "many", "site 2, the call call $leaf: unwinding: the local 2 is not where",
+    a_mask_function_gives_another_mask: "many", "site 0, the call call $leaf: unwinding: the local 0 is not where",
         |module| {
             let code = Code::of(module, "fork.masks.0");
             let masks = code.find_all(|f| f.expr.kind() == Kind::Const && f.expr.type_() == Type::I64);
