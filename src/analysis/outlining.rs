@@ -78,7 +78,7 @@ pub struct Place<'m> {
 /// What of the locals that a stretch sets is taken for read behind it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Results {
-    /// What Binaryen's liveness says.
+    /// What is live.
     Read,
     /// All, which takes less time.
     All,
