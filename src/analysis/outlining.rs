@@ -225,7 +225,7 @@ fn find_places<'m>(functions: &[Function<'m>], texts: &[Text], chosen: &[Candida
             let row = |fragment: &Fragment| &nodes[fragment.rows.end as usize - 1];
             let (fragments, uses) = (text.fragments(stretch), text.uses(stretch));
             let first = row(&fragments[0]);
-            let locals = Locals::of(text, stretch).expect("it has keys");
+            let locals = Locals::of(text, stretch).expect("it has a form");
             places[number].push(Place {
                 function,
                 parent: nodes[first.parent as usize].expr(),
@@ -244,7 +244,7 @@ fn find_places<'m>(functions: &[Function<'m>], texts: &[Text], chosen: &[Candida
 fn outline<'m>(texts: &[Text], candidate: &Candidate, mut places: Vec<Place<'m>>) -> Outlined<'m> {
     let form = |stretch: &Stretch| -> Vec<(bool, Option<usize>)> {
         let text = &texts[stretch.text as usize];
-        let locals = Locals::of(text, stretch).expect("it has keys");
+        let locals = Locals::of(text, stretch).expect("it has a form");
         text.uses(stretch).iter().map(|use_| (use_.kind == UseKind::Set, locals.number(use_))).collect()
     };
     // Hashes can be equal by chance.
@@ -256,7 +256,7 @@ fn outline<'m>(texts: &[Text], candidate: &Candidate, mut places: Vec<Place<'m>>
         form(stretch) == first_form && code.iter().zip(&place.code).all(|(a, b)| a.same_in_form(*b))
     });
     let text = &texts[first.text as usize];
-    let locals = Locals::of(text, first).expect("it has keys");
+    let locals = Locals::of(text, first).expect("it has a form");
     let place = &places[0];
     let types = place.function.local_types();
     let value = place.code[0].type_();

@@ -181,7 +181,7 @@ fn compare_leaves(texts: &[Text], stretches: &[Stretch], locals: &Locals) -> Vec
 pub(super) fn choose(texts: &[Text], mut groups: Vec<Group>) -> Vec<Candidate> {
     groups.iter_mut().for_each(|group| group.sort_unstable());
     groups.retain(|group| group.len() > 1);
-    // Keys are not the same in each run of the tool.
+    // Hashes, which they were grouped by, are not the same in each run of the tool.
     groups.sort_unstable();
     let mut taken: Vec<Vec<bool>> = texts.iter().map(|text| vec![false; text.rows]).collect();
     let mut open: BinaryHeap<(i64, Reverse<usize>)> = BinaryHeap::new();

@@ -33,14 +33,14 @@ pub(super) struct Text {
     pub(super) has_handlers: bool,
 }
 
-/// There are many of them.
+/// A statement, or an expression with a value, that control leaves only at its end. There are very many of them.
 pub(super) struct Fragment {
     /// Of its form.
     pub(super) hash: u64,
     pub(super) rows: Range<u32>,
     pub(super) uses: Range<u32>,
     pub(super) bytes: u32,
-    /// Arms of `if`s around it.
+    /// Arms of `if`s, blocks with labels and loops around it.
     pub(super) arms: u16,
     pub(super) has_value: bool,
     pub(super) calls: Calls,
@@ -54,7 +54,7 @@ pub(super) struct Use {
     /// The local, or the constant's bits.
     pub(super) what: u64,
     pub(super) row: u32,
-    /// Arms of `if`s around it.
+    /// Arms of `if`s, blocks with labels and loops around it.
     pub(super) arms: u16,
     pub(super) bytes: u8,
 }
