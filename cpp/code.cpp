@@ -150,7 +150,7 @@ struct Folder : public ConstantExpressionRunner<Folder> {
 
 Code read_code(Function& func) {
   Code code;
-  auto nodes = list_nodes(func);
+  auto nodes = nodes_of(func);
   code.rows.reserve(nodes.size());
   for (auto& node : nodes) {
     auto* curr = as_expression(node.expression);

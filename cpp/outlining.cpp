@@ -21,27 +21,42 @@ struct Event {
   size_t what;
 };
 
-struct Events {
+// Of locals.
+struct Set {
+  using Word = uint64_t;
+  std::vector<Word> words;
+
+  explicit Set(size_t locals = 0) : words((locals + 63) / 64) {}
+  void add(size_t local) { words[local / 64] |= Word(1) << (local % 64); }
+  void remove(size_t local) { words[local / 64] &= ~(Word(1) << (local % 64)); }
+  bool has(size_t local) const { return words[local / 64] >> (local % 64) & 1; }
+  void clear() { std::fill(words.begin(), words.end(), 0); }
+  void add(const Set& other) {
+    for (size_t i = 0; i < other.words.size(); i++) {
+      words[i] |= other.words[i];
+    }
+  }
+  bool operator==(const Set& other) const { return words == other.words; }
+};
+
+// What is known of a basic block.
+struct Contents {
   std::vector<Event> events;
+  // What is live at the start: of no locals until that is known.
+  Set at_start;
 };
 
 // Which locals are live, by Binaryen's basic blocks. Its own analysis keeps a sorted list of locals for each, which
 // takes minutes for interpreters that were not optimised: there are thousands of locals and of blocks, and most are
 // live in most.
-struct Liveness : public CFGWalker<Liveness, UnifiedExpressionVisitor<Liveness>, Events> {
-  using Super = CFGWalker<Liveness, UnifiedExpressionVisitor<Liveness>, Events>;
+struct Liveness : public CFGWalker<Liveness, UnifiedExpressionVisitor<Liveness>, Contents> {
+  using Super = CFGWalker<Liveness, UnifiedExpressionVisitor<Liveness>, Contents>;
   rust::Slice<const LivenessPoint> points;
-
-  // Sets of locals.
-  using Word = uint64_t;
-  size_t words;
-  using Set = std::vector<Word>;
-  static void add(Set& set, size_t local) { set[local / 64] |= Word(1) << (local % 64); }
-  static void remove(Set& set, size_t local) { set[local / 64] &= ~(Word(1) << (local % 64)); }
-  static bool has(const Set& set, size_t local) { return set[local / 64] >> (local % 64) & 1; }
+  // What is live where the analysis is.
+  Set live;
 
   Liveness(Module& module, Function& func, rust::Slice<const LivenessPoint> points)
-      : points(points), words((func.getNumLocals() + 63) / 64) {
+      : points(points), live(func.getNumLocals()) {
     walkFunctionInModule(&func, &module);
   }
 
@@ -76,36 +91,28 @@ struct Liveness : public CFGWalker<Liveness, UnifiedExpressionVisitor<Liveness>,
     self->note_end(*curr);
   }
 
-  // From what is live at the end of a block, to what is at its start.
-  void go_back(BasicBlock& block, Set& live, rust::Vec<uint8_t>* answers) {
+  // Goes through a block, from its end.
+  void go_back(BasicBlock& block, rust::Vec<uint8_t>* answers) {
+    live.clear();
+    for (auto* next : block.out) {
+      live.add(next->contents.at_start);
+    }
     auto& events = block.contents.events;
     for (auto event = events.rbegin(); event != events.rend(); ++event) {
       if (event->kind == Event::Get) {
-        add(live, event->what);
+        live.add(event->what);
       } else if (event->kind == Event::Set) {
-        remove(live, event->what);
+        live.remove(event->what);
       } else if (answers) {
         auto expression = points[event->what].expression;
         for (auto i = event->what; i < points.size() && points[i].expression == expression; i++) {
-          (*answers)[i] = has(live, points[i].local);
+          (*answers)[i] = live.has(points[i].local);
         }
       }
     }
   }
 
   void answer(rust::Vec<uint8_t>& answers) {
-    std::unordered_map<BasicBlock*, Set> at_start;
-    auto at_end = [&](BasicBlock& block) {
-      Set live(words);
-      for (auto* next : block.out) {
-        if (auto found = at_start.find(next); found != at_start.end()) {
-          for (size_t i = 0; i < words; i++) {
-            live[i] |= found->second[i];
-          }
-        }
-      }
-      return live;
-    };
     auto reachable = findLiveBlocks();
     for (bool changes = true; changes;) {
       changes = false;
@@ -113,19 +120,17 @@ struct Liveness : public CFGWalker<Liveness, UnifiedExpressionVisitor<Liveness>,
         if (!reachable.count(block->get())) {
           continue;
         }
-        auto live = at_end(**block);
-        go_back(**block, live, nullptr);
-        auto& before = at_start[block->get()];
-        if (live != before) {
-          before = std::move(live);
+        go_back(**block, nullptr);
+        auto& at_start = (*block)->contents.at_start;
+        if (!(live == at_start)) {
+          at_start = live;
           changes = true;
         }
       }
     }
     for (auto& block : basicBlocks) {
       if (reachable.count(block.get())) {
-        auto live = at_end(*block);
-        go_back(*block, live, &answers);
+        go_back(*block, &answers);
       }
     }
   }

@@ -15,21 +15,6 @@ using namespace wasm;
 
 namespace {
 
-// Post-order listing. The stack of open parents is explicit: bodies can be nested tens of thousands deep.
-struct Frame {
-  Expression* expression;
-  SmallVector<Expression*, 4> children;
-  uint32_t next = 0;
-  // Where the rows of its finished children start.
-  size_t finished;
-
-  Frame(Expression* expression, size_t finished) : expression(expression), finished(finished) {
-    for (auto* child : ChildIterator(expression)) {
-      children.push_back(child);
-    }
-  }
-};
-
 uint32_t call_kind(Expression* curr) {
   if (curr->is<Call>()) {
     return 1;
@@ -42,49 +27,66 @@ uint32_t call_kind(Expression* curr) {
 
 } // namespace
 
-rust::Vec<Node> list_nodes(Function& func) {
-  rust::Vec<Node> rows;
-  std::vector<Frame> stack;
-  // Rows of finished children wait here until their parent gets a number.
-  std::vector<uint32_t> finished;
-  stack.emplace_back(func.body, 0);
-  while (!stack.empty()) {
-    auto& top = stack.back();
-    if (top.next < top.children.size()) {
-      auto* child = top.children[top.next++];
-      stack.emplace_back(child, finished.size());
-      continue;
+std::vector<Node> nodes_of(Function& func) {
+  struct Lister : public PostWalker<Lister, UnifiedExpressionVisitor<Lister>> {
+    std::vector<Node> rows;
+    // Of the expressions that are open, where the rows of their children start.
+    std::vector<uint32_t> starts;
+
+    static void scan(Lister* self, Expression** curr) {
+      self->starts.push_back(self->rows.size());
+      PostWalker<Lister, UnifiedExpressionVisitor<Lister>>::scan(self, curr);
     }
-    uint32_t number = rows.size();
-    auto* curr = top.expression;
-    Node row;
-    row.expression = as_address(curr);
-    row.id = uint32_t(curr->_id);
-    row.type_id = curr->type.getID();
-    row.parent = UINT32_MAX;
-    row.child = 0;
-    row.first = number;
-    row.call = call_kind(curr);
-    row.local = UINT32_MAX;
-    if (auto* get = curr->dynCast<LocalGet>()) {
-      row.local = get->index;
-    } else if (auto* set = curr->dynCast<LocalSet>()) {
-      row.local = set->index;
-    }
-    for (uint32_t i = 0; i < finished.size() - top.finished; i++) {
-      auto& child = rows[finished[top.finished + i]];
-      child.parent = number;
-      child.child = i;
-      if (i == 0) {
-        row.first = child.first;
+    void visitExpression(Expression* curr) {
+      uint32_t number = rows.size();
+      Node row;
+      row.expression = as_address(curr);
+      row.id = uint32_t(curr->_id);
+      row.type_id = curr->type.getID();
+      row.parent = UINT32_MAX;
+      row.child = 0;
+      row.first = starts.back();
+      row.call = call_kind(curr);
+      row.local = UINT32_MAX;
+      if (auto* get = curr->dynCast<LocalGet>()) {
+        row.local = get->index;
+      } else if (auto* set = curr->dynCast<LocalSet>()) {
+        row.local = set->index;
       }
+      starts.pop_back();
+      uint32_t children = 0;
+      for (auto end = number; end > row.first; end = rows[end - 1].first) {
+        children++;
+      }
+      for (auto end = number; end > row.first; end = rows[end - 1].first) {
+        rows[end - 1].parent = number;
+        rows[end - 1].child = --children;
+      }
+      rows.push_back(row);
     }
-    rows.push_back(row);
-    finished.resize(top.finished);
-    finished.push_back(number);
-    stack.pop_back();
-  }
+  };
+  Lister lister;
+  lister.walk(func.body);
+  return std::move(lister.rows);
+}
+
+rust::Vec<Node> list_nodes(Function& func) {
+  auto nodes = nodes_of(func);
+  rust::Vec<Node> rows;
+  rows.reserve(nodes.size());
+  std::copy(nodes.begin(), nodes.end(), std::back_inserter(rows));
   return rows;
+}
+
+rust::Vec<size_t> list_expressions(Function& func) {
+  struct Lister : public PostWalker<Lister, UnifiedExpressionVisitor<Lister>> {
+    rust::Vec<size_t> expressions;
+
+    void visitExpression(Expression* curr) { expressions.push_back(as_address(curr)); }
+  };
+  Lister lister;
+  lister.walk(func.body);
+  return std::move(lister.expressions);
 }
 
 size_t get_child(size_t parent, uint32_t index) {

@@ -1,6 +1,8 @@
 // Reading and rewriting one function's expression tree.
 #pragma once
 
+#include <vector>
+
 #include "bridge.h"
 
 namespace fork_instrument {
@@ -10,6 +12,10 @@ struct TryTableClauses;
 
 // All expressions of the body in post-order (children in order of execution, then their parent).
 rust::Vec<Node> list_nodes(Function& func);
+std::vector<Node> nodes_of(Function& func);
+
+// Only the expressions, in the same order.
+rust::Vec<size_t> list_expressions(Function& func);
 
 // The child at a position of the order of execution.
 size_t get_child(size_t parent, uint32_t index);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::abi;
 use crate::analysis::fork_path::{ForkPath, kind};
 use crate::analysis::listing::Listing;
-use crate::analysis::outlining::{self, Results};
+use crate::analysis::outlining::{self, Search};
 use crate::analysis::references::{ReferenceRules, Refusal};
 use crate::analysis::regions::Joined;
 use crate::analysis::state::HiddenState;
@@ -435,6 +435,7 @@ fn clean_up<'m>(
         let moving = separate::moving(module, runtime)?;
         functions.retain(|function| moving.contains(&Name::of(&function.name())));
     }
+    functions.retain(|&function| outlining::can_be_searched(function));
     outline(pass, module, runtime, &functions);
     run(&["reorder-locals"])
 }
@@ -442,15 +443,22 @@ fn clean_up<'m>(
 /// Functions that are searched for code that occurs again at a time, since each takes memory.
 const OUTLINED_TOGETHER: usize = 4000;
 
+/// How often code is searched: calls of what has been outlined are in code that occurs again.
+const SEARCHES: u32 = 3;
+
 /// Makes functions of code that occurs again in these.
 fn outline<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &mut Runtime, functions: &[Function<'m>]) {
     for functions in functions.chunks(OUTLINED_TOGETHER) {
         let mut functions = functions.to_vec();
-        // Calls of what has been outlined are in code that occurs again.
-        for results in [Results::Read, Results::All, Results::All] {
-            let outlined = outlining::find(pass, module, &functions, results);
+        let mut search = Search::Everything;
+        for _ in 0..SEARCHES {
+            let outlined = outlining::find(pass, module, &functions, &search);
             let names = transform::outline::outline(module, runtime, &outlined);
+            let places = outlined.iter().flat_map(|outlined| &outlined.places);
+            let changed: HashSet<Function<'m>> = places.map(|place| place.function).collect();
+            functions.retain(|function| changed.contains(function));
             functions.extend(names.iter().map(|name| module.function(name)));
+            search = Search::Around(names.iter().map(|name| Name::of(name)).collect());
             runtime.outlined.extend(names);
         }
     }

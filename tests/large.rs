@@ -111,6 +111,30 @@ fn landings_in_loops_within_loops() {
     behaves_as_before(&body, 100, &["--vacuum", "-O2"]);
 }
 
+/// What is in arms need not be executed, so code that becomes a function takes what it sets there. In a function with more
+/// arms within each other than are counted, nothing moves.
+#[test]
+fn code_that_occurs_again_within_many_arms() {
+    let body = |depth: usize| {
+        let mut body = format!("(local.set $i (i32.const 5)) {}", landing(1));
+        (0..depth).for_each(|i| write!(body, "(block $b{i} (br_if $b{i} (i32.eqz (local.get $i)))").unwrap());
+        let again = "(if (i32.eqz (local.get $x))
+              (then (local.set $i (i32.add (i32.mul (local.get $x) (i32.const 77777)) (i32.const 123456)))))
+            (local.set $y (i64.add (local.get $y) (i64.extend_i32_u (local.get $i))))";
+        body + &again.repeat(3) + &")".repeat(depth)
+    };
+    let becomes_a_function = |depth: usize| {
+        let scratch = Scratch::with("in.wat", module(&body(depth)));
+        scratch.run(&["in.wat", "--enable-bulk-memory", "--fork-instrument", "-g", "-o", "out.wasm"]).succeeded();
+        let name = b"fork.outlined.0";
+        scratch.read("out.wasm").windows(name.len()).any(|bytes| bytes == name)
+    };
+    behaves_as_before(&body(1000), 1, &["--vacuum"]);
+    assert!(becomes_a_function(1000));
+    assert!(becomes_a_function(u16::MAX as usize - 10));
+    assert!(!becomes_a_function(u16::MAX as usize + 10));
+}
+
 /// They share a resume function, which several threads read.
 #[test]
 fn equal_functions_are_verified_at_the_same_time() {

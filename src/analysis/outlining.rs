@@ -29,11 +29,12 @@ mod contents;
 mod text;
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::sync::Mutex;
 
-use crate::ir::{Expr, Function, LiveAfter, LivenessPoint, Module, Pass, Type};
+use crate::ir::{Expr, Function, LiveAfter, LivenessPoint, Module, Name, Pass, Type};
 use candidates::{Candidate, Group, choose, find_repeated};
-use text::{Fragment, Locals, Stretch, Text, UseKind};
+use text::{Locals, Stretch, Text, UseKind};
 
 /// What places of code in functions become calls of a new one.
 pub struct Outlined<'m> {
@@ -75,13 +76,22 @@ pub struct Place<'m> {
     pub reads_result: bool,
 }
 
-/// What of the locals that a stretch sets is taken for read behind it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Results {
-    /// What is live.
-    Read,
-    /// All, which takes less time.
-    All,
+/// Which stretches are looked at.
+pub enum Search {
+    /// All.
+    Everything,
+    /// Only those that are in these functions, or call them. Here all locals that a stretch sets are taken for read behind it,
+    /// which takes less time.
+    Around(HashSet<Name>),
+}
+
+impl Search {
+    fn is_searched(&self, name: Name) -> bool {
+        match self {
+            Search::Everything => true,
+            Search::Around(names) => names.contains(&name),
+        }
+    }
 }
 
 /// Bytes of a call without its operands.
@@ -90,13 +100,21 @@ const CALL: i64 = 3;
 /// Bytes of a `local.get` or `local.set`.
 const LOCAL: i64 = 2;
 
-/// Finds what is worth it in these functions, which have no code that cannot be reached by its types.
-pub fn find<'m>(pass: Pass<'m>, module: Module<'m>, functions: &[Function<'m>], results: Results) -> Vec<Outlined<'m>> {
-    let texts = map(pass, functions, |_, function| Text::of(module, function));
+/// Expressions in a function that is searched at most: each may take some hundred bytes of memory.
+const LARGEST_FUNCTION: usize = 300_000;
+
+/// Whether a function is small enough to be searched.
+pub fn can_be_searched(function: Function<'_>) -> bool {
+    function.count_expressions() <= LARGEST_FUNCTION
+}
+
+/// Finds what is worth it in these functions, which can be searched, and have no code that cannot be reached by its types.
+pub fn find<'m>(pass: Pass<'m>, module: Module<'m>, functions: &[Function<'m>], search: &Search) -> Vec<Outlined<'m>> {
+    let texts = map(pass, functions, |_, function| Text::of(module, function, search));
     let mut groups = find_repeated(&texts);
-    match results {
-        Results::Read => find_results(pass, module, functions, &texts, &mut groups),
-        Results::All => groups.iter_mut().for_each(|group| {
+    match search {
+        Search::Everything => find_results(pass, module, functions, &texts, &mut groups),
+        Search::Around(_) => groups.iter_mut().for_each(|group| {
             let all_set = |stretch: &Stretch| Locals::of(&texts[stretch.text as usize], stretch);
             // They all set as many.
             match all_set(&group[0]).map_or(0, |locals| locals.locals.len()) {
@@ -166,7 +184,7 @@ fn results_of<'m>(
     text: &Text,
     stretches: impl Iterator<Item = Stretch> + Clone,
 ) -> Vec<Option<Option<u8>>> {
-    let expressions: Vec<usize> = function.nodes().iter().map(|node| node.expression).collect();
+    let expressions = function.expressions();
     let mut all = points(text, &expressions, stretches.clone());
     if all.is_empty() {
         return stretches.map(|_| Some(None)).collect();
@@ -220,19 +238,18 @@ fn find_places<'m>(functions: &[Function<'m>], texts: &[Text], chosen: &[Candida
     // In order of the functions, as a group's stretches are.
     let mut places: Vec<Vec<Place<'m>>> = chosen.iter().map(|_| Vec::new()).collect();
     for ((&function, text), stretches) in functions.iter().zip(texts).zip(by_text) {
-        let nodes = if stretches.is_empty() { Vec::new() } else { function.nodes() };
+        let expressions = if stretches.is_empty() { Vec::new() } else { function.expressions() };
+        let at = |row: u32| Expr::from_address(expressions[row as usize]);
         for (number, stretch) in stretches {
-            let row = |fragment: &Fragment| &nodes[fragment.rows.end as usize - 1];
-            let (fragments, uses) = (text.fragments(stretch), text.uses(stretch));
-            let first = row(&fragments[0]);
+            let (run, uses) = (text.run(stretch), text.uses(stretch));
             let locals = Locals::of(text, stretch).expect("it has a form");
             places[number].push(Place {
                 function,
-                parent: nodes[first.parent as usize].expr(),
-                child: first.child,
-                code: fragments.iter().map(|fragment| row(fragment).expr()).collect(),
+                parent: at(run.parent),
+                child: run.child,
+                code: text.fragments(stretch).iter().map(|fragment| at(fragment.rows.end - 1)).collect(),
                 locals: locals.in_order().map(|number| locals.locals[number] as u32).collect(),
-                leaves: chosen[number].passed().iter().map(|&i| nodes[uses[i].row as usize].expr()).collect(),
+                leaves: chosen[number].passed().iter().map(|&i| at(uses[i].row)).collect(),
                 reads_result: stretch.result.is_some(),
             });
         }

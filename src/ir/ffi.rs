@@ -267,6 +267,7 @@ pub mod bridge {
         type SecondModule;
 
         fn list_nodes(func: Pin<&mut Function>) -> Vec<Node>;
+        fn list_expressions(func: Pin<&mut Function>) -> Vec<usize>;
         fn get_child(parent: usize, index: u32) -> usize;
         fn set_child(parent: usize, index: u32, child: usize);
         fn copy_code(

@@ -8,7 +8,7 @@ use super::ffi::bridge;
 use super::{Code, Expr, LivenessPoint, Module, Node, Type, c, pinned};
 
 /// A function of the module.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Function<'m>(NonNull<bridge::Function>, PhantomData<&'m bridge::Module>);
 
 // SAFETY: parallel work gives each function to one thread (module documentation).
@@ -86,6 +86,11 @@ impl<'m> Function<'m> {
     /// All expressions of the body in post-order.
     pub fn nodes(self) -> Vec<Node> {
         bridge::list_nodes(self.pin())
+    }
+
+    /// Only the addresses of the expressions, which takes less time.
+    pub fn expressions(self) -> Vec<usize> {
+        bridge::list_expressions(self.pin())
     }
 
     /// All expressions of the body in post-order, with what they name.

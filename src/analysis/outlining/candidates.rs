@@ -1,10 +1,11 @@
 //! Stretches that occur again, and which of them become functions.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::BinaryHeap;
 
-use super::text::{FRAGMENTS, Leaves, Locals, Stretch, Text, Use, UseKind};
+use rustc_hash::FxHashMap;
+
+use super::text::{FRAGMENTS, Form, Locals, Stretch, Text, Use, UseKind};
 use super::{CALL, LOCAL};
 
 /// Bytes of a `drop`.
@@ -28,27 +29,35 @@ pub(super) fn find_repeated(texts: &[Text]) -> Vec<Group> {
     // By text and fragment, whether the stretch of the last length that starts there occurs again.
     let mut repeated: Vec<Vec<bool>> = texts.iter().map(|text| vec![true; text.fragments.len() + 1]).collect();
     for count in 1..=FRAGMENTS {
-        let mut keyed: Vec<(u64, Stretch)> = Vec::new();
+        let mut keyed: Vec<(Form, Stretch)> = Vec::new();
         for (number, (text, repeated)) in texts.iter().zip(&repeated).enumerate() {
             for run in &text.runs {
-                for first in run.start..(run.end + 1).saturating_sub(u32::from(count)) {
+                for first in run.fragments.start..(run.fragments.end + 1).saturating_sub(u32::from(count)) {
                     let both = repeated[first as usize] && (count == 1 || repeated[first as usize + 1]);
                     let stretch = Stretch { text: number as u32, first, count, result: None };
-                    if let Some(form) = both.then(|| text.form(&stretch)).flatten() {
+                    let is_searched = || text.fragments(&stretch).iter().any(|fragment| fragment.is_searched);
+                    if let Some(form) = (both && is_searched()).then(|| text.form(&stretch)).flatten() {
                         keyed.push((form, stretch));
                     }
                 }
             }
         }
-        repeated.iter_mut().for_each(|repeated| repeated.fill(false));
+        for (text, repeated) in texts.iter().zip(&mut repeated) {
+            // What is not looked at by itself can be part of what is.
+            let mut searched = usize::MAX;
+            for (first, fragment) in text.fragments.iter().enumerate().rev() {
+                searched = if fragment.is_searched { first } else { searched };
+                repeated[first] = searched - first >= count as usize;
+            }
+        }
         keyed.sort_unstable();
         let mut is_over = true;
-        for group in keyed.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1) {
+        for group in keyed.chunk_by(|a, b| a.0.form == b.0.form).filter(|group| group.len() > 1) {
             is_over = false;
             for (_, stretch) in group {
                 repeated[stretch.text as usize][stretch.first as usize] = true;
             }
-            add_groups(texts, group.iter().map(|&(_, stretch)| stretch), &mut groups);
+            add_groups(texts, group, &mut groups);
         }
         if is_over {
             break;
@@ -59,20 +68,18 @@ pub(super) fn find_repeated(texts: &[Text]) -> Vec<Group> {
 
 /// Adds stretches of the same form as a group, and such of them that have the same leaves: these need not be taken, or not
 /// twice.
-fn add_groups(texts: &[Text], stretches: impl Iterator<Item = Stretch>, groups: &mut Vec<Group>) {
-    let text = |stretch: &Stretch| &texts[stretch.text as usize];
-    let usable = stretches.filter(|stretch| text(stretch).may_be_called(stretch));
-    let mut keyed: Vec<(Leaves, Stretch)> = usable.map(|stretch| (text(&stretch).leaves(&stretch), stretch)).collect();
-    keyed.sort_unstable();
-    let mut add = |part: &[(Leaves, Stretch)], whole: usize| {
+fn add_groups(texts: &[Text], stretches: &[(Form, Stretch)], groups: &mut Vec<Group>) {
+    let may_be_called = |(_, stretch): &&(Form, Stretch)| texts[stretch.text as usize].may_be_called(stretch);
+    let usable: Vec<(Form, Stretch)> = stretches.iter().filter(may_be_called).copied().collect();
+    let mut add = |part: &[(Form, Stretch)], whole: usize| {
         if (2..whole).contains(&part.len()) {
             let part: Group = part.iter().map(|&(_, stretch)| stretch).collect();
             groups.extend(Some(part).filter(|part| spared_at_most(texts, part) >= LEAST));
         }
     };
-    add(&keyed, usize::MAX);
-    for part in keyed.chunk_by(|a, b| a.0.same == b.0.same) {
-        add(part, keyed.len());
+    add(&usable, usize::MAX);
+    for part in usable.chunk_by(|a, b| a.0.leaves == b.0.leaves) {
+        add(part, usable.len());
         part.chunk_by(|a, b| a.0.constants == b.0.constants).for_each(|same| add(same, part.len()));
     }
 }
@@ -158,11 +165,10 @@ impl Candidate {
 fn compare_leaves(texts: &[Text], stretches: &[Stretch], locals: &Locals) -> Vec<Option<usize>> {
     let uses: Vec<&[Use]> = stretches.iter().map(|stretch| texts[stretch.text as usize].uses(stretch)).collect();
     let leaf = |use_: &Use| (use_.kind, use_.what);
-    let mut first_of: HashMap<u64, Vec<usize>> = HashMap::new();
+    // By the leaf in the first stretch.
+    let mut first_of: FxHashMap<(UseKind, u64), Vec<usize>> = FxHashMap::default();
     let mut first = |number: usize| {
-        let mut hasher = DefaultHasher::new();
-        uses.iter().for_each(|uses| leaf(&uses[number]).hash(&mut hasher));
-        let others = first_of.entry(hasher.finish()).or_default();
+        let others = first_of.entry(leaf(&uses[0][number])).or_default();
         let same = others.iter().find(|&&other| uses.iter().all(|uses| leaf(&uses[other]) == leaf(&uses[number])));
         let same = same.copied();
         if same.is_none() {

@@ -1,7 +1,8 @@
 //! What there is in a function's expressions.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
+
+use rustc_hash::{FxHashMap, FxHasher};
 
 use super::CALL;
 use crate::ir::{Code, CodeRow, Kind, Module, Name, Type};
@@ -38,11 +39,12 @@ impl Contents {
         };
         let depths = depths(rows);
         let labels = Labels::of(rows, &depths);
+        let mut children = Vec::new();
         for (i, row) in rows.iter().enumerate() {
-            let children = children(rows, i);
+            list_children(rows, i, &mut children);
             let inner = children.iter().map(|&child| contents.bytes[child]);
             let bytes = inner.fold(bytes(row, children.len()), u32::saturating_add);
-            let mut hasher = DefaultHasher::new();
+            let mut hasher = FxHasher::default();
             // A leaf can be another's place.
             let id = (!matches!(row.kind(), Kind::Const | Kind::LocalGet)).then_some(row.id);
             (id, row.type_id).hash(&mut hasher);
@@ -72,11 +74,10 @@ impl Contents {
                 }
             };
             let is_numeric = row.type_().is_numeric() || !row.type_().is_concrete();
-            let hashes: Option<Vec<u64>> = children.iter().map(|&child| contents.hashes[child]).collect();
-            let hash = hashes.filter(|_| can_move && is_numeric).map(|hashes| {
-                hashes.hash(&mut hasher);
-                hasher.finish()
-            });
+            children.len().hash(&mut hasher);
+            let mut hashes = children.iter().map(|&child| contents.hashes[child]);
+            let all_can = hashes.all(|hash| hash.inspect(|hash| hash.hash(&mut hasher)).is_some());
+            let hash = (all_can && can_move && is_numeric).then(|| hasher.finish());
             let calls = contents.calls(row, &children);
             contents.hashes.push(hash);
             contents.outermost.push(outermost);
@@ -105,16 +106,15 @@ fn is_call(row: &CodeRow) -> bool {
     matches!(row.kind(), Kind::Call | Kind::CallIndirect | Kind::CallRef)
 }
 
-/// Rows of the children of an expression, in order of execution.
-pub(super) fn children(rows: &[CodeRow], row: usize) -> Vec<usize> {
-    let mut children = Vec::new();
+/// Lists the rows of the children of an expression, in order of execution.
+pub(super) fn list_children(rows: &[CodeRow], row: usize, children: &mut Vec<usize>) {
+    children.clear();
     let mut end = row;
     while end > rows[row].first as usize {
         children.push(end - 1);
         end = rows[end - 1].first as usize;
     }
     children.reverse();
-    children
 }
 
 /// Arms of `if`s, blocks with labels and loops around each row: what is in them need not be executed. None if there are more
@@ -146,12 +146,12 @@ pub(super) fn depths(rows: &[CodeRow]) -> Vec<u32> {
 struct Labels<'a> {
     depths: &'a [u32],
     /// None where several have the label.
-    by_label: HashMap<Name, Option<u32>>,
+    by_label: FxHashMap<Name, Option<u32>>,
 }
 
 impl<'a> Labels<'a> {
     fn of(rows: &[CodeRow], depths: &'a [u32]) -> Labels<'a> {
-        let mut by_label = HashMap::new();
+        let mut by_label = FxHashMap::default();
         for (row, &depth) in rows.iter().zip(depths).filter(|(row, _)| is_labelled(row)) {
             let label = row.named().expect("it has a label");
             by_label.entry(label).and_modify(|depth| *depth = None).or_insert(Some(depth));

@@ -1,9 +1,12 @@
 //! Functions as fragments and what these have in common.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
-use super::contents::{Calls, Contents, bytes, children, count_arms, depths, in_hot_loops};
+use rustc_hash::FxHasher;
+
+use super::Search;
+use super::contents::{Calls, Contents, bytes, count_arms, depths, in_hot_loops, list_children};
 use crate::ir::{CodeRow, Function, Kind, Module, Name, Type};
 
 /// Fragments of a stretch at most.
@@ -15,9 +18,6 @@ const SMALLEST: u32 = 5;
 /// Expressions in a fragment at most.
 const LARGEST: usize = 400;
 
-/// Expressions in a function at most that is looked at: it may take some hundred bytes of memory for each.
-const LARGEST_FUNCTION: usize = 300_000;
-
 /// Bytes of a stretch in a hot loop that calls nothing.
 const LEAST_IN_HOT_LOOPS: i64 = 32;
 
@@ -25,12 +25,20 @@ const LEAST_IN_HOT_LOOPS: i64 = 32;
 #[derive(Default)]
 pub(super) struct Text {
     pub(super) fragments: Vec<Fragment>,
-    /// Neighbours in a block, or single expressions: ranges of fragments.
-    pub(super) runs: Vec<Range<u32>>,
+    /// In order of the fragments.
+    pub(super) runs: Vec<Run>,
     pub(super) uses: Vec<Use>,
     pub(super) rows: usize,
     /// Whether the function has exception handlers.
     pub(super) has_handlers: bool,
+}
+
+/// Fragments that are neighbours in a block, or a single one elsewhere.
+pub(super) struct Run {
+    pub(super) fragments: Range<u32>,
+    /// The row of what the first is a child of, and which.
+    pub(super) parent: u32,
+    pub(super) child: u32,
 }
 
 /// A statement, or an expression with a value, that control leaves only at its end. There are very many of them.
@@ -45,6 +53,8 @@ pub(super) struct Fragment {
     pub(super) has_value: bool,
     pub(super) calls: Calls,
     pub(super) is_hot: bool,
+    /// Whether stretches with it are looked at.
+    pub(super) is_searched: bool,
 }
 
 /// A use of a local, or a constant, in order of execution.
@@ -90,13 +100,12 @@ impl Use {
 }
 
 impl Text {
-    pub(super) fn of<'m>(module: Module<'m>, function: Function<'m>) -> Text {
-        if function.count_expressions() > LARGEST_FUNCTION {
-            return Text::default();
-        }
+    pub(super) fn of<'m>(module: Module<'m>, function: Function<'m>, search: &Search) -> Text {
         let code = function.code();
         let Some(arms) = count_arms(&code.rows) else { return Text::default() };
-        let contents = Contents::of(module, Name::of(&function.name()), &code, &function.local_types());
+        let name = Name::of(&function.name());
+        let contents = Contents::of(module, name, &code, &function.local_types());
+        let all_searched = search.is_searched(name);
         let (depths, hot) = (depths(&code.rows), in_hot_loops(&code.rows, &contents.calls));
         let mut text = Text {
             fragments: Vec::new(),
@@ -105,14 +114,21 @@ impl Text {
             rows: code.rows.len(),
             has_handlers: contents.has_handlers,
         };
-        // Uses in front of each row.
+        // Uses, and calls that are searched, in front of each row.
+        let mut searched_in_front = Vec::with_capacity(code.rows.len() + 1);
+        let mut searched = 0u32;
         let mut in_front = Vec::with_capacity(code.rows.len() + 1);
         for (i, (row, &arms)) in code.rows.iter().zip(&arms).enumerate() {
             in_front.push(text.uses.len() as u32);
+            searched_in_front.push(searched);
+            let calls_searched =
+                || row.kind() == Kind::Call && row.named().is_some_and(|name| search.is_searched(name));
+            searched += u32::from(all_searched || calls_searched());
             let use_ = |kind| Use { kind, what: row.value, arms, row: i as u32, bytes: bytes(row, 0) as u8 };
             text.uses.extend(UseKind::of(row).map(use_));
         }
         in_front.push(text.uses.len() as u32);
+        searched_in_front.push(searched);
         let fragment = |i: usize| {
             let row = &code.rows[i];
             let fragment = Fragment {
@@ -124,38 +140,47 @@ impl Text {
                 has_value: row.type_().is_concrete(),
                 calls: contents.calls[i],
                 is_hot: hot[i],
+                is_searched: searched_in_front[i + 1] > searched_in_front[row.first as usize],
             };
             let is_leaf = matches!(row.kind(), Kind::LocalGet | Kind::Const);
             let ends = row.type_() != Type::UNREACHABLE && contents.outermost[i] >= depths[i];
             let is_small = row.first as usize + LARGEST > i;
             (ends && is_small && (!fragment.has_value || fragment.bytes >= SMALLEST && !is_leaf)).then_some(fragment)
         };
+        let mut children = Vec::new();
         for (i, row) in code.rows.iter().enumerate() {
             let mut start = text.fragments.len() as u32;
-            for child in children(&code.rows, i) {
+            list_children(&code.rows, i, &mut children);
+            for &child in &children {
                 let found = fragment(child);
                 let is_alone = |fragment: &Fragment| row.kind() != Kind::Block || fragment.has_value;
                 if found.as_ref().is_none_or(is_alone) {
-                    text.end_run(&mut start);
+                    text.end_run(&mut start, &code.rows);
                 }
                 let ends_run = found.as_ref().is_some_and(is_alone);
                 text.fragments.extend(found);
                 if ends_run {
-                    text.end_run(&mut start);
+                    text.end_run(&mut start, &code.rows);
                 }
             }
-            text.end_run(&mut start);
+            text.end_run(&mut start, &code.rows);
         }
         text
     }
 
     /// Notes the fragments from `start` on as neighbours.
-    fn end_run(&mut self, start: &mut u32) {
+    fn end_run(&mut self, start: &mut u32, rows: &[CodeRow]) {
         let end = self.fragments.len() as u32;
         if end > *start {
-            self.runs.push(*start..end);
+            let first = &rows[self.fragments[*start as usize].rows.end as usize - 1];
+            self.runs.push(Run { fragments: *start..end, parent: first.parent, child: first.child });
         }
         *start = end;
+    }
+
+    /// The run that a stretch is part of.
+    pub(super) fn run(&self, stretch: &Stretch) -> &Run {
+        &self.runs[self.runs.partition_point(|run| run.fragments.end <= stretch.first)]
     }
 
     pub(super) fn fragments(&self, stretch: &Stretch) -> &[Fragment] {
@@ -184,8 +209,8 @@ impl Text {
         !fragments[0].is_hot || self.bytes(stretch) >= LEAST_IN_HOT_LOOPS || calls()
     }
 
-    /// A hash that stretches of the same form have in common; none for a stretch that cannot be a function.
-    pub(super) fn form(&self, stretch: &Stretch) -> Option<u64> {
+    /// Hashes; none for a stretch that cannot be a function.
+    pub(super) fn form(&self, stretch: &Stretch) -> Option<Form> {
         let fragments = self.fragments(stretch);
         let locals = Locals::of(self, stretch)?;
         // What a handler reads must be set when a call throws.
@@ -193,20 +218,17 @@ impl Text {
         if self.has_handlers && !locals.locals.is_empty() && calls() {
             return None;
         }
-        let mut hasher = DefaultHasher::new();
-        fragments.iter().for_each(|fragment| fragment.hash.hash(&mut hasher));
-        self.uses(stretch).iter().for_each(|use_| locals.number(use_).hash(&mut hasher));
-        Some(hasher.finish())
-    }
-
-    /// Hashes of the leaves, but for locals that the stretch sets.
-    pub(super) fn leaves(&self, stretch: &Stretch) -> Leaves {
-        let locals = Locals::of(self, stretch).expect("it has a form");
-        let (mut same, mut constants) = (DefaultHasher::new(), DefaultHasher::new());
+        let [mut form, mut leaves, mut constants]: [FxHasher; 3] = Default::default();
+        fragments.iter().for_each(|fragment| fragment.hash.hash(&mut form));
         let mut read: Vec<u64> = Vec::new();
-        for use_ in self.uses(stretch).iter().filter(|use_| locals.number(use_).is_none()) {
+        for use_ in self.uses(stretch) {
+            let number = locals.number(use_);
+            number.hash(&mut form);
+            if number.is_some() {
+                continue;
+            }
             if use_.is_constant() {
-                usize::MAX.hash(&mut same);
+                usize::MAX.hash(&mut leaves);
                 use_.what.hash(&mut constants);
                 continue;
             }
@@ -214,18 +236,20 @@ impl Text {
             if number == read.len() {
                 read.push(use_.what);
             }
-            number.hash(&mut same);
+            number.hash(&mut leaves);
         }
-        Leaves { same: same.finish(), constants: constants.finish() }
+        Some(Form { form: form.finish(), leaves: leaves.finish() as u32, constants: constants.finish() as u32 })
     }
 }
 
-/// Hashes by which stretches of the same form are grouped.
+/// Hashes by which stretches are grouped. There are very many of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Leaves {
-    /// Which are locals, and which of these are the same.
-    pub(super) same: u64,
-    pub(super) constants: u64,
+pub(super) struct Form {
+    /// Of all but the leaves, and the locals that are set.
+    pub(super) form: u64,
+    /// Which leaves are locals, and which of these, unless the stretch sets them, are the same.
+    pub(super) leaves: u32,
+    pub(super) constants: u32,
 }
 
 /// Neighbouring fragments of a function. There are very many of them.
