@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use rustc_hash::FxHashMap;
+use foldhash::HashMap;
 
 use super::text::{FRAGMENTS, Form, Locals, Stretch, Text, Use, UseKind};
 use super::{CALL, LOCAL};
@@ -166,7 +166,7 @@ fn compare_leaves(texts: &[Text], stretches: &[Stretch], locals: &Locals) -> Vec
     let uses: Vec<&[Use]> = stretches.iter().map(|stretch| texts[stretch.text as usize].uses(stretch)).collect();
     let leaf = |use_: &Use| (use_.kind, use_.what);
     // By the leaf in the first stretch.
-    let mut first_of: FxHashMap<(UseKind, u64), Vec<usize>> = FxHashMap::default();
+    let mut first_of: HashMap<(UseKind, u64), Vec<usize>> = HashMap::default();
     let mut first = |number: usize| {
         let others = first_of.entry(leaf(&uses[0][number])).or_default();
         let same = others.iter().find(|&&other| uses.iter().all(|uses| leaf(&uses[other]) == leaf(&uses[number])));

@@ -1,8 +1,9 @@
 //! What there is in a function's expressions.
 
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 
-use rustc_hash::{FxHashMap, FxHasher};
+use foldhash::HashMap;
+use foldhash::quality::FixedState;
 
 use super::CALL;
 use crate::ir::{Code, CodeRow, Kind, Module, Name, Type};
@@ -44,7 +45,7 @@ impl Contents {
             list_children(rows, i, &mut children);
             let inner = children.iter().map(|&child| contents.bytes[child]);
             let bytes = inner.fold(bytes(row, children.len()), u32::saturating_add);
-            let mut hasher = FxHasher::default();
+            let mut hasher = FixedState::default().build_hasher();
             // A leaf can be another's place.
             let id = (!matches!(row.kind(), Kind::Const | Kind::LocalGet)).then_some(row.id);
             (id, row.type_id).hash(&mut hasher);
@@ -146,12 +147,12 @@ pub(super) fn depths(rows: &[CodeRow]) -> Vec<u32> {
 struct Labels<'a> {
     depths: &'a [u32],
     /// None where several have the label.
-    by_label: FxHashMap<Name, Option<u32>>,
+    by_label: HashMap<Name, Option<u32>>,
 }
 
 impl<'a> Labels<'a> {
     fn of(rows: &[CodeRow], depths: &'a [u32]) -> Labels<'a> {
-        let mut by_label = FxHashMap::default();
+        let mut by_label = HashMap::default();
         for (row, &depth) in rows.iter().zip(depths).filter(|(row, _)| is_labelled(row)) {
             let label = row.named().expect("it has a label");
             by_label.entry(label).and_modify(|depth| *depth = None).or_insert(Some(depth));

@@ -1,9 +1,9 @@
 //! Functions as fragments and what these have in common.
 
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::ops::Range;
 
-use rustc_hash::FxHasher;
+use foldhash::quality::FixedState;
 
 use super::Search;
 use super::contents::{Calls, Contents, bytes, count_arms, depths, in_hot_loops, list_children};
@@ -209,7 +209,7 @@ impl Text {
         !fragments[0].is_hot || self.bytes(stretch) >= LEAST_IN_HOT_LOOPS || calls()
     }
 
-    /// Hashes; none for a stretch that cannot be a function.
+    /// None for a stretch that cannot be a function.
     pub(super) fn form(&self, stretch: &Stretch) -> Option<Form> {
         let fragments = self.fragments(stretch);
         let locals = Locals::of(self, stretch)?;
@@ -218,7 +218,7 @@ impl Text {
         if self.has_handlers && !locals.locals.is_empty() && calls() {
             return None;
         }
-        let [mut form, mut leaves, mut constants]: [FxHasher; 3] = Default::default();
+        let [mut form, mut leaves, mut constants] = std::array::from_fn(|_| FixedState::default().build_hasher());
         fragments.iter().for_each(|fragment| fragment.hash.hash(&mut form));
         let mut read: Vec<u64> = Vec::new();
         for use_ in self.uses(stretch) {
@@ -245,7 +245,8 @@ impl Text {
 /// Hashes by which stretches are grouped. There are very many of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Form {
-    /// Of all but the leaves, and the locals that are set.
+    /// Of all but the leaves, and the locals that are set. Stretches that are no function together have others: it is 64 bits
+    /// of a good hash.
     pub(super) form: u64,
     /// Which leaves are locals, and which of these, unless the stretch sets them, are the same.
     pub(super) leaves: u32,
