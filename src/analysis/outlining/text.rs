@@ -245,8 +245,7 @@ impl Text {
 /// Hashes by which stretches are grouped. There are very many of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Form {
-    /// Of all but the leaves, and the locals that are set. Stretches that are no function together have others: it is 64 bits
-    /// of a good hash.
+    /// Of all but the leaves and the names of the locals that are set. Stretches for which it is equal have as many of them.
     pub(super) form: u64,
     /// Which leaves are locals, and which of these, unless the stretch sets them, are the same.
     pub(super) leaves: u32,
