@@ -1,7 +1,7 @@
 // Unwinds and rewinds a program in place at every call of an import, and prints what that took:
 // {"forks": n, "bytes": total, "most": bytes, "unwind": [microseconds, ...], "rewind": [...], "written": bytes in a run}.
 //
-// V8 optimises what has been called often, helpers and resume functions after some thousand forks. So the program runs
+// V8 optimises what has run often: helpers and small resume functions after a hundred thousand forks. So the program runs
 // again, in instances of one compiled module, until it has forked that often, or has taken long enough.
 //
 // usage: node fork.mjs ENTRY KIND=FILE -- [argument...]
@@ -9,7 +9,7 @@
 import { Guest, Program } from './guest.mjs';
 
 const BUFFER = 1 << 20;
-const ENOUGH_FORKS = 20_000;
+const ENOUGH_FORKS = 200_000;
 const ENOUGH_MILLISECONDS = 5_000;
 
 const split = process.argv.indexOf('--');

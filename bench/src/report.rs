@@ -136,8 +136,8 @@ those of the first module unless a row says otherwise.
 * *Compilation*: of the whole module at once; medians of the CPU time of all threads, in one process that compiles all
   columns in turn; and the peak memory of a process that compiles one, less that of one that does not.
 * *Unwind, rewind*: in place, without copying memory; microseconds of real time. The program runs again and again, in
-  instances of one compiled module, until it has forked 20,000 times or 5 seconds are over (wasmtime, which has compiled all
-  before: 2,000 times or 2 seconds). The median of the second half, when V8 has optimised helpers and resume functions, and of
+  instances of one compiled module, until it has forked 200,000 times or 5 seconds are over (wasmtime, which has compiled all
+  before: 2,000 times or 2 seconds). The median of the last quarter, when V8 has optimised most of what runs, and of
   the *first hundred*, when it has not; medians of five processes that take turns with the other columns'. For SQLite an
   average stack, for `benchmark_walk` one of 100 activations.
 * *Deepest recursion*: of `benchmark_walk` without a fork, and *deepest fork*, where it is unwound at the bottom and rewound

@@ -106,8 +106,8 @@ fn numbers(value: &Value) -> Vec<f64> {
 }
 
 /// What comes after engines have compiled and optimised.
-fn second_half(numbers: &[f64]) -> &[f64] {
-    &numbers[numbers.len() / 2..]
+fn last_quarter(numbers: &[f64]) -> &[f64] {
+    &numbers[numbers.len() - numbers.len().div_ceil(4)..]
 }
 
 fn first_hundred(numbers: &[f64]) -> &[f64] {
@@ -192,12 +192,12 @@ impl Subject<'_> {
     fn forks(&self, results: &mut Results) -> Result<()> {
         type Part = fn(&[f64]) -> &[f64];
         const STEPS: [(&str, &str, Part); 6] = [
-            ("v8", "unwind", second_half),
-            ("v8", "rewind", second_half),
+            ("v8", "unwind", last_quarter),
+            ("v8", "rewind", last_quarter),
             ("v8-first", "unwind", first_hundred),
             ("v8-first", "rewind", first_hundred),
-            ("wasmtime", "unwind", second_half),
-            ("wasmtime", "rewind", second_half),
+            ("wasmtime", "unwind", last_quarter),
+            ("wasmtime", "rewind", last_quarter),
         ];
         let mut written = None;
         let instrumented = || self.variants.iter().filter(|variant| variant.column != Column::Plain);

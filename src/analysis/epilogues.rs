@@ -34,14 +34,14 @@ use crate::plan::{Epilogue, FunctionPlan, Site, Slot, TestForm};
 /// How much more often code is assumed to run for each loop around it.
 const LOOP_WEIGHT: f64 = 4.0;
 /// Loops counted, at most.
-const MAX_DEPTH: u32 = 3;
+const MAX_DEPTH: u32 = 2;
 /// Bytes that it is worth not to keep one dead value up to a test outside of loops.
 const BYTES_PER_COST: f64 = 0.45;
 
 /// Labels times locals that compilers have room for anyway.
 const FREE_CELLS: usize = 4000;
 /// Bytes that it is worth to spare them one more.
-const BYTES_PER_CELL: f64 = 3.0;
+const BYTES_PER_CELL: f64 = 6.0;
 
 /// Bytes of an epilogue's block.
 const LABEL_BYTES: usize = 3;
