@@ -1,5 +1,9 @@
 #include "analyses.h"
 
+#include <deque>
+#include <set>
+#include <stdexcept>
+
 #include "cfg/liveness-traversal.h"
 #include "fork-instrument/src/ir/ffi.rs.h"
 #include "ir/effects.h"
@@ -101,12 +105,23 @@ struct Walker : public LivenessWalker<Walker, Visitor<Walker>> {
 
 } // namespace
 
-LivenessAtCalls::LivenessAtCalls(Module& module, Function& func, rust::Slice<const size_t> others) {
+struct LivenessAtCalls::Flow {
+  using Block = Walker::BasicBlock;
+
   Walker walker;
-  walker.others = others;
-  walker.walkFunctionInModule(&func, &module);
-  // One scan backwards through each block that has calls.
-  std::unordered_map<Walker::BasicBlock*, std::vector<Walker::Mark*>> marks;
+  // Live locals after each call that can be reached, ascending.
+  std::unordered_map<size_t, std::vector<uint32_t>> live_after;
+  // For each block that can be reached, once anyone has asked, and each local: whether it is stale at the start.
+  std::unordered_map<Block*, std::vector<bool>> stale_at_start;
+
+  void find_live();
+  void find_stale();
+  std::vector<bool> stale_behind(Block* block, size_t actions);
+};
+
+// One scan backwards through each block that has calls.
+void LivenessAtCalls::Flow::find_live() {
+  std::unordered_map<Block*, std::vector<Walker::Mark*>> marks;
   for (auto& mark : walker.calls) {
     if (walker.liveBlocks.count(mark.block)) {
       marks[mark.block].push_back(&mark);
@@ -130,15 +145,88 @@ LivenessAtCalls::LivenessAtCalls(Module& module, Function& func, rust::Slice<con
   }
 }
 
+// A local that is dead at the head of a loop is stale from there on, until it is set.
+void LivenessAtCalls::Flow::find_stale() {
+  for (auto* block : walker.liveBlocks) {
+    stale_at_start[block].resize(walker.numLocals);
+  }
+  std::deque<Block*> changed;
+  for (auto* head : walker.loopTops) {
+    if (walker.liveBlocks.count(head)) {
+      auto& stale = stale_at_start[head];
+      stale.assign(walker.numLocals, true);
+      for (auto local : head->contents.start) {
+        stale[local] = false;
+      }
+      changed.push_back(head);
+    }
+  }
+  while (!changed.empty()) {
+    auto* block = changed.front();
+    changed.pop_front();
+    auto at_end = stale_behind(block, block->contents.actions.size());
+    for (auto* next : block->out) {
+      auto& stale = stale_at_start.at(next);
+      auto before = stale;
+      for (Index local = 0; local < walker.numLocals; local++) {
+        stale[local] = stale[local] || at_end[local];
+      }
+      if (stale != before) {
+        changed.push_back(next);
+      }
+    }
+  }
+}
+
+// What is stale behind so many of a block's actions.
+std::vector<bool> LivenessAtCalls::Flow::stale_behind(Block* block, size_t actions) {
+  auto stale = stale_at_start.at(block);
+  for (size_t i = 0; i < actions; i++) {
+    auto& action = block->contents.actions[i];
+    if (action.isSet()) {
+      stale[action.index] = false;
+    }
+  }
+  return stale;
+}
+
+LivenessAtCalls::LivenessAtCalls(Module& module, Function& func, rust::Slice<const size_t> others)
+    : flow(std::make_unique<Flow>()) {
+  flow->walker.others = others;
+  flow->walker.walkFunctionInModule(&func, &module);
+  flow->find_live();
+}
+
+LivenessAtCalls::~LivenessAtCalls() = default;
+
 rust::Vec<uint32_t> LivenessAtCalls::after(size_t call) const {
   rust::Vec<uint32_t> out;
-  for (auto local : live_after.at(call)) {
+  for (auto local : flow->live_after.at(call)) {
     out.push_back(local);
   }
   return out;
 }
 
-bool LivenessAtCalls::reachable(size_t call) const { return live_after.count(call); }
+rust::Vec<uint32_t> LivenessAtCalls::stale_after(size_t call) const {
+  if (flow->stale_at_start.empty()) {
+    flow->find_stale();
+  }
+  auto& marks = flow->walker.calls;
+  auto mark = std::find_if(marks.begin(), marks.end(), [&](auto& mark) { return as_address(mark.call) == call; });
+  if (mark == marks.end()) {
+    throw std::out_of_range("no such call");
+  }
+  auto stale = flow->stale_behind(mark->block, mark->action);
+  rust::Vec<uint32_t> out;
+  for (size_t local = 0; local < stale.size(); local++) {
+    if (stale[local]) {
+      out.push_back(local);
+    }
+  }
+  return out;
+}
+
+bool LivenessAtCalls::reachable(size_t call) const { return flow->live_after.count(call); }
 
 std::unique_ptr<LivenessAtCalls> liveness_at_calls(Module& module, Function& func, rust::Slice<const size_t> others) {
   return std::make_unique<LivenessAtCalls>(module, func, others);

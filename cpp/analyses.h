@@ -27,16 +27,20 @@ class LivenessAtCalls {
 public:
   // Direct calls of `others`, functions by number in ascending order, are left out.
   LivenessAtCalls(Module& module, Function& func, rust::Slice<const size_t> others);
+  ~LivenessAtCalls();
 
   // Locals that may be read after the call returns, by its normal path or by a handler that it throws to, in
   // ascending order. Must be asked with a call of the function that is not left out, nor in unreachable code.
   rust::Vec<uint32_t> after(size_t call) const;
   // Whether control can reach the call, which is not left out.
   bool reachable(size_t call) const;
+  // Locals that would be live at the head of a loop, though they are not, if they were read after the call, in
+  // ascending order. Must be asked as above.
+  rust::Vec<uint32_t> stale_after(size_t call) const;
 
 private:
-  // Live locals after each call that can be reached, ascending.
-  std::unordered_map<size_t, std::vector<uint32_t>> live_after;
+  struct Flow;
+  std::unique_ptr<Flow> flow;
 };
 
 std::unique_ptr<LivenessAtCalls> liveness_at_calls(Module& module, Function& func, rust::Slice<const size_t> others);

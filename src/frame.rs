@@ -85,6 +85,7 @@ fn push_as_owners_do(plans: &mut [FunctionPlan]) {
         (plan.epilogues, plan.push_group) = (owner.epilogues, owner.push_group);
         for (landing, owners) in plan.landings.iter_mut().zip(&owner.landings) {
             (landing.epilogue, landing.test_form) = (owners.epilogue, owners.test_form);
+            landing.dead.clone_from(&owners.dead);
         }
     }
 }

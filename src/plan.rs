@@ -198,6 +198,9 @@ pub struct Landing {
     pub result: Type,
     /// Locals that its frame must hold, ascending.
     pub live: Vec<LocalIndex>,
+    /// Locals that are dead there, and in its frame so that it ends as another's, ascending. Code may change them
+    /// before the frame is pushed.
+    pub dead: Vec<LocalIndex>,
     /// Tested where it stands.
     pub test_in_place: Option<InPlace>,
     /// Index of the epilogue that the function's test leaves for.
@@ -207,9 +210,9 @@ pub struct Landing {
 }
 
 impl Landing {
-    /// Whether its frame must hold the slot.
+    /// Whether its frame holds the slot, unless all frames do.
     pub fn holds(&self, slot: &Slot) -> bool {
-        self.live.binary_search(&slot.local).is_ok()
+        self.live.binary_search(&slot.local).is_ok() || self.dead.binary_search(&slot.local).is_ok()
     }
 }
 

@@ -15,8 +15,9 @@
 //! 2     $c, $d         2: push $c, $d
 //! ```
 //!
-//! In other functions all sites share one epilogue, which pushes by the site's mask. Nothing in between: a local that
-//! some epilogues read long after it is dead is no longer one value in one place for an engine's register allocator.
+//! In other functions all sites share one epilogue, which pushes by the site's mask. Between these there is only what
+//! [`alike`](crate::analysis::alike) does: a local that some epilogues read long after it is dead is no longer one value in
+//! one place for an engine's register allocator.
 //!
 //! A branch takes along the site, and values that the epilogue expects in other registers. wasmtime puts that code
 //! between the test and what follows, so that execution that stays has to jump over it; if the branch is in an arm of an
@@ -36,12 +37,15 @@ const LOOP_WEIGHT: f64 = 4.0;
 /// Loops counted, at most.
 const MAX_DEPTH: u32 = 2;
 /// Bytes that it is worth not to keep one dead value up to a test outside of loops.
-const BYTES_PER_COST: f64 = 0.45;
+pub(super) const BYTES_PER_COST: f64 = 0.45;
 
 /// Labels times locals that compilers have room for anyway.
 const FREE_CELLS: usize = 4000;
 /// Bytes that it is worth to spare them one more.
 const BYTES_PER_CELL: f64 = 6.0;
+
+/// Landings times locals, at most, of functions whose frames may be made alike.
+const MAX_ALIKE: usize = 8000;
 
 /// Bytes of an epilogue's block.
 const LABEL_BYTES: usize = 3;
@@ -49,6 +53,8 @@ const LABEL_BYTES: usize = 3;
 const JUMP_BYTES: usize = 2;
 /// Bytes of a call, without its arguments.
 const CALL_BYTES: usize = 2;
+/// Bytes of reading a local; one more from the 128th on.
+pub(super) const READ_BYTES: usize = 2;
 /// Bytes of looking a mask up.
 const MASK_BYTES: usize = 8;
 
@@ -75,48 +81,73 @@ struct Paths {
     nodes: Vec<Node>,
 }
 
-/// Fills in the epilogues, and which of them each landing's test leaves for. The frame must be laid out; where all sites
-/// share one epilogue, its slots are put in order by type. `index` is the function's own.
-pub fn share(plan: &mut FunctionPlan, tree: &Tree, index: u32) {
-    let mut paths = Paths { nodes: vec![Node { slot: u32::MAX, parent: 0, children: Vec::new(), sites: Vec::new() }] };
-    let slots = plan.sometimes().len() as u32;
-    // Dead values that one epilogue for all would keep.
-    let mut cost = 0.0;
-    for site in plan.sites() {
-        let mask = plan.mask(site);
-        cost += weight(tree, site) * f64::from(slots - mask.count_ones());
-        paths.add(mask, site);
-    }
-    let is_recursive = plan.landings.iter().any(|landing| landing.direct == Some(index));
+/// Whether each site of a function leaves for an epilogue of its own frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exact {
+    No,
+    /// Frames may be made alike ([`alike`](crate::analysis::alike)).
+    Yes,
+    /// Frames are to hold what is live: dead values can make the engine's frame of a function that calls itself larger,
+    /// and in large functions register allocators do not find places for them that cost nothing.
+    Strictly,
+}
+
+/// Decides if exact epilogues are worth it, and how many locals are pushed with one call. The frame must be laid out.
+/// `index` is the function's own.
+pub fn are_worth_it(plan: &mut FunctionPlan, tree: &Tree, index: u32) -> Exact {
+    let is_recursive = calls_itself(plan, index);
     let is_small = plan.locals.len() <= SMALL_FRAME;
     plan.push_group = if is_recursive { SMALL_PUSH_GROUP } else { PUSH_GROUP };
     plan.resume_push_group = if is_recursive && is_small { SMALL_PUSH_GROUP } else { PUSH_GROUP };
-    let exact = paths.into_epilogues(plan);
-    let mut by_type = plan.sometimes().to_vec();
-    // Bits of what most frames hold come last, so that masks are small numbers.
-    let held = |slot: &Slot| plan.sites().filter(|&site| plan.landing(site).holds(slot)).count();
-    by_type.sort_by_cached_key(|slot| (slot.type_.in_frame(), held(slot)));
-    let common = bytes_of_pushes(&by_type, plan.push_group) + MASK_BYTES + LABEL_BYTES;
+    let slots = plan.sometimes().len() as u32;
+    // Dead values that one epilogue for all would keep.
+    let dead_values = |site| weight(tree, site) * f64::from(slots - plan.mask(site).count_ones());
+    let cost: f64 = plan.sites().map(dead_values).sum();
+    let exact = Paths::of(plan).into_epilogues(plan);
+    let common = bytes_of_pushes(&slots_by_type(plan), plan.push_group) + MASK_BYTES + LABEL_BYTES;
     let bytes = bytes_of(&exact, plan.push_group) as f64 - common as f64;
     let cells = (exact.len() * plan.locals.len()).saturating_sub(FREE_CELLS);
-    let is_worth_it = cost * BYTES_PER_COST >= bytes + cells as f64 * BYTES_PER_CELL;
-    let has_arms = is_worth_it && plan.landings.len() <= MAX_ARMS;
-    let min_depth = if is_recursive { 0 } else { MIN_ARM_DEPTH };
-    plan.epilogues = if is_worth_it {
-        exact
+    match cost * BYTES_PER_COST >= bytes + cells as f64 * BYTES_PER_CELL {
+        false => Exact::No,
+        true if cells == 0 && !is_recursive && plan.landings.len() * plan.locals.len() <= MAX_ALIKE => Exact::Yes,
+        true => Exact::Strictly,
+    }
+}
+
+/// Fills in the epilogues, and which of them each landing's test leaves for. The frame must be laid out; where all sites
+/// share one epilogue, its slots are put in order by type. `index` is the function's own.
+pub fn share(plan: &mut FunctionPlan, tree: &Tree, exact: Exact, index: u32) {
+    let is_exact = exact != Exact::No;
+    plan.epilogues = if is_exact {
+        Paths::of(plan).into_epilogues(plan)
     } else {
         // Frames need not end alike: slots of one type are neighbours, so that they share helpers.
-        plan.frame[..slots as usize].copy_from_slice(&by_type);
+        let by_type = slots_by_type(plan);
+        plan.frame[..by_type.len()].copy_from_slice(&by_type);
         vec![plan.common_epilogue()]
     };
-    for (index, epilogue) in plan.epilogues.iter().enumerate() {
+    let has_arms = is_exact && plan.landings.len() <= MAX_ARMS;
+    let min_depth = if calls_itself(plan, index) { 0 } else { MIN_ARM_DEPTH };
+    for (number, epilogue) in plan.epilogues.iter().enumerate() {
         for &site in &epilogue.sites {
             let landing = &mut plan.landings[site.0 as usize];
-            landing.epilogue = index;
+            landing.epilogue = number;
             let is_arm = has_arms && loops_around(tree, site) >= min_depth;
             landing.test_form = if is_arm { TestForm::Arm } else { TestForm::Branch };
         }
     }
+}
+
+fn calls_itself(plan: &FunctionPlan, index: u32) -> bool {
+    plan.landings.iter().any(|landing| landing.direct == Some(index))
+}
+
+/// The slots that only some frames hold, by type. Bits of what most frames hold come last, so that masks are small numbers.
+fn slots_by_type(plan: &FunctionPlan) -> Vec<Slot> {
+    let mut by_type = plan.sometimes().to_vec();
+    let held = |slot: &Slot| plan.sites().filter(|&site| plan.landing(site).holds(slot)).count();
+    by_type.sort_by_cached_key(|slot| (slot.type_.in_frame(), held(slot)));
+    by_type
 }
 
 /// Bytes of epilogues, less those of sites that tests need not bring.
@@ -136,12 +167,12 @@ fn bytes_of(epilogues: &[Epilogue], push_group: usize) -> usize {
 fn bytes_of_pushes(slots: &[Slot], push_group: usize) -> usize {
     let runs = slots.chunk_by(|a, b| a.type_.in_frame() == b.type_.in_frame());
     let calls: usize = runs.map(|run| run.len().div_ceil(push_group)).sum();
-    let reads: usize = slots.iter().map(|slot| 2 + usize::from(slot.local > 127)).sum();
+    let reads: usize = slots.iter().map(|slot| READ_BYTES + usize::from(slot.local > 127)).sum();
     calls * CALL_BYTES + reads
 }
 
 /// How often a landing's test is assumed to run.
-fn weight(tree: &Tree, site: Site) -> f64 {
+pub(super) fn weight(tree: &Tree, site: Site) -> f64 {
     LOOP_WEIGHT.powi(loops_around(tree, site).min(MAX_DEPTH) as i32)
 }
 
@@ -150,6 +181,15 @@ fn loops_around(tree: &Tree, site: Site) -> u32 {
 }
 
 impl Paths {
+    fn of(plan: &FunctionPlan) -> Paths {
+        let mut paths =
+            Paths { nodes: vec![Node { slot: u32::MAX, parent: 0, children: Vec::new(), sites: Vec::new() }] };
+        for site in plan.sites() {
+            paths.add(plan.mask(site), site);
+        }
+        paths
+    }
+
     /// The slots of a mask from the last to the first.
     fn slots(mask: u64) -> impl Iterator<Item = u32> {
         (0..u64::BITS).rev().filter(move |i| mask >> i & 1 == 1)

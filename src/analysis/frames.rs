@@ -1,7 +1,8 @@
 //! Lays out a function's frame.
 //!
-//! A frame holds what is live after its own landing, not what is live after any landing of the function: that is half
-//! the bytes in real programs. The slots that every landing needs come last; which of the others a frame holds is a
+//! A frame holds what is live after its own landing, and little besides
+//! ([`alike`](crate::analysis::alike)), not what is live after any landing of the function: that is half the bytes in real
+//! programs. The slots that every landing needs come last; which of the others a frame holds is a
 //! mask of at most 64 bits that the module looks up by function and site. Where frames need not end alike
 //! ([`epilogues`](crate::analysis::epilogues)), slots of one type are neighbours, so that they share helpers.
 
@@ -12,7 +13,8 @@ use crate::plan::{FunctionPlan, LocalIndex, Slot};
 
 /// Fills in the slots.
 pub fn lay_out(plan: &mut FunctionPlan) {
-    let mut locals: Vec<LocalIndex> = plan.landings.iter().flat_map(|l| l.live.iter().copied()).collect();
+    let mut locals: Vec<LocalIndex> =
+        plan.landings.iter().flat_map(|l| l.live.iter().chain(&l.dead).copied()).collect();
     locals.sort_unstable();
     // How many landings need each local.
     let mut uses: Vec<(LocalIndex, usize)> = Vec::new();

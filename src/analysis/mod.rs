@@ -1,5 +1,6 @@
 //! Module → plans. Nothing here rewrites code.
 
+pub mod alike;
 pub mod epilogues;
 pub mod fork_path;
 pub mod frames;
@@ -15,6 +16,8 @@ pub mod slot_order;
 pub mod state;
 pub mod state_tests;
 
+use crate::analysis::alike::Alike;
+use crate::analysis::epilogues::Exact;
 use crate::analysis::fork_path::ForkPath;
 use crate::analysis::references::{ReferenceRules, Refusal};
 use crate::analysis::regions::Joined;
@@ -42,7 +45,18 @@ impl<'m> Planner<'_, 'm> {
         state_tests::place_tests(&mut plan, &tree, module, !path.is_shared());
         frames::lay_out(&mut plan);
         slot_order::improve(&mut plan);
-        epilogues::share(&mut plan, &tree, index);
+        let mut exact = epilogues::are_worth_it(&mut plan, &tree, index);
+        if exact == Exact::Yes {
+            match alike::make_alike(&mut plan, &tree, &liveness) {
+                Alike::Nothing => {}
+                Alike::Some => {
+                    frames::lay_out(&mut plan);
+                    slot_order::improve(&mut plan);
+                }
+                Alike::All => exact = Exact::No,
+            }
+        }
+        epilogues::share(&mut plan, &tree, exact, index);
         retries::choose(&mut plan, &tree, path, options.resume.is_some());
         Ok(plan)
     }

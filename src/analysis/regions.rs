@@ -10,7 +10,7 @@ use std::ops::Deref;
 use crate::analysis::fork_path::{CallClass, ForkPath};
 use crate::analysis::listing::{Listing, Row};
 use crate::frame::PUSH_GROUP;
-use crate::ir::{Function, Kind, Liveness, Module, Type};
+use crate::ir::{Expr, Function, Kind, Liveness, Module, Type};
 use crate::plan::{
     Callee, FunctionNumber, FunctionPlan, Landing, LocalIndex, Region, RegionId, RegionKind, Retry, Site, TestForm,
 };
@@ -157,6 +157,7 @@ impl Tree {
                 },
                 result: self.node(row).type_(),
                 live: liveness.after(self.node(row).expr()),
+                dead: Vec::new(),
                 test_in_place: None,
                 epilogue: 0,
                 test_form: TestForm::Branch,
@@ -227,6 +228,10 @@ impl Tree {
 
     pub fn landing_row(&self, site: Site) -> Row {
         self.landings[site.0 as usize].0
+    }
+
+    pub fn landing_expr(&self, site: Site) -> Expr<'_> {
+        self.node(self.landing_row(site)).expr()
     }
 
     /// Whether `earlier` has executed whenever control is at `later`, a row behind it, on the same pass through the loops

@@ -48,7 +48,7 @@ pub fn improve(plan: &mut FunctionPlan) {
 
 /// Nodes of the tree of masks, read from their highest bits on: bits of the first, and of each other one those from the
 /// highest on in which it differs from the one before. The masks must be in ascending order.
-fn count_nodes(masks: &[u64]) -> u32 {
+pub fn count_nodes(masks: &[u64]) -> u32 {
     let mut previous = 0;
     let mut nodes = 0;
     for &mask in masks {
@@ -58,6 +58,26 @@ fn count_nodes(masks: &[u64]) -> u32 {
         previous = mask;
     }
     nodes
+}
+
+/// Nodes of the tree in which masks end or part, its root left out. The masks must be in ascending order, each once.
+pub fn count_ends(masks: &[u64]) -> u32 {
+    // Those on the way to the last mask.
+    let mut way: Vec<u64> = Vec::new();
+    let mut ends = 0;
+    let mut previous = 0;
+    for &mask in masks {
+        let common = (mask ^ previous).checked_ilog2().map_or(mask, |highest| mask & !1 << highest);
+        while way.pop_if(|end| *end > common).is_some() {}
+        for end in [common, mask] {
+            if end != 0 && way.last() != Some(&end) {
+                way.push(end);
+                ends += 1;
+            }
+        }
+        previous = mask;
+    }
+    ends
 }
 
 /// Takes a bit out and puts it in elsewhere; those between make room.
@@ -76,6 +96,17 @@ mod tests {
     fn nodes_that_frames_share_are_counted_once() {
         assert_eq!(count_nodes(&[0b0110, 0b0111, 0b1100]), 2 + 1 + 2);
         assert_eq!(count_nodes(&[0, u64::MAX]), 64);
+    }
+
+    #[test]
+    fn ends_are_masks_and_where_they_part() {
+        assert_eq!(count_ends(&[]), 0);
+        assert_eq!(count_ends(&[0]), 0);
+        // Part at 0b0110, which is the first.
+        assert_eq!(count_ends(&[0b0110, 0b0111, 0b1100]), 3);
+        // The first two part at 0b1000, which is no mask; the third with them at the root.
+        assert_eq!(count_ends(&[0b1001, 0b1010, 1 << 63]), 4);
+        assert_eq!(count_ends(&[0b1001, 0b1010, 0b1100, u64::MAX]), 5);
     }
 
     #[test]
