@@ -1,8 +1,8 @@
 #include "analyses.h"
 
+#include <algorithm>
 #include <deque>
 #include <set>
-#include <stdexcept>
 
 #include "cfg/liveness-traversal.h"
 #include "fork-instrument/src/ir/ffi.rs.h"
@@ -116,7 +116,7 @@ struct LivenessAtCalls::Flow {
 
   void find_live();
   void find_stale();
-  std::vector<bool> stale_behind(Block* block, size_t actions);
+  static void pass(const Block* block, size_t from, size_t to, std::vector<bool>& stale);
 };
 
 // One scan backwards through each block that has calls.
@@ -145,6 +145,16 @@ void LivenessAtCalls::Flow::find_live() {
   }
 }
 
+// Goes through a block's actions from one to another: what they set is not stale any more.
+void LivenessAtCalls::Flow::pass(const Block* block, size_t from, size_t to, std::vector<bool>& stale) {
+  for (size_t i = from; i < to; i++) {
+    auto action = block->contents.actions[i];
+    if (action.isSet()) {
+      stale[action.index] = false;
+    }
+  }
+}
+
 // A local that is dead at the head of a loop is stale from there on, until it is set.
 void LivenessAtCalls::Flow::find_stale() {
   for (auto* block : walker.liveBlocks) {
@@ -164,7 +174,8 @@ void LivenessAtCalls::Flow::find_stale() {
   while (!changed.empty()) {
     auto* block = changed.front();
     changed.pop_front();
-    auto at_end = stale_behind(block, block->contents.actions.size());
+    auto at_end = stale_at_start.at(block);
+    pass(block, 0, block->contents.actions.size(), at_end);
     for (auto* next : block->out) {
       auto& stale = stale_at_start.at(next);
       auto before = stale;
@@ -176,18 +187,6 @@ void LivenessAtCalls::Flow::find_stale() {
       }
     }
   }
-}
-
-// What is stale behind so many of a block's actions.
-std::vector<bool> LivenessAtCalls::Flow::stale_behind(Block* block, size_t actions) {
-  auto stale = stale_at_start.at(block);
-  for (size_t i = 0; i < actions; i++) {
-    auto& action = block->contents.actions[i];
-    if (action.isSet()) {
-      stale[action.index] = false;
-    }
-  }
-  return stale;
 }
 
 LivenessAtCalls::LivenessAtCalls(Module& module, Function& func, rust::Slice<const size_t> others)
@@ -207,23 +206,38 @@ rust::Vec<uint32_t> LivenessAtCalls::after(size_t call) const {
   return out;
 }
 
-rust::Vec<uint32_t> LivenessAtCalls::stale_after(size_t call) const {
+rust::Vec<bool> LivenessAtCalls::stale_after(rust::Slice<const LivenessPoint> points) const {
   if (flow->stale_at_start.empty()) {
     flow->find_stale();
   }
-  auto& marks = flow->walker.calls;
-  auto mark = std::find_if(marks.begin(), marks.end(), [&](auto& mark) { return as_address(mark.call) == call; });
-  if (mark == marks.end()) {
-    throw std::out_of_range("no such call");
+  rust::Vec<bool> answers;
+  answers.reserve(points.size());
+  for (size_t i = 0; i < points.size(); i++) {
+    answers.push_back(false);
   }
-  auto stale = flow->stale_behind(mark->block, mark->action);
-  rust::Vec<uint32_t> out;
-  for (size_t local = 0; local < stale.size(); local++) {
-    if (stale[local]) {
-      out.push_back(local);
+  // Calls of one block follow each other.
+  Flow::Block* block = nullptr;
+  std::vector<bool> stale;
+  size_t position = 0;
+  for (auto& mark : flow->walker.calls) {
+    if (!flow->walker.liveBlocks.count(mark.block)) {
+      continue;
+    }
+    if (mark.block != block) {
+      block = mark.block;
+      stale = flow->stale_at_start.at(block);
+      position = 0;
+    }
+    flow->pass(block, position, mark.action, stale);
+    position = mark.action;
+    auto call = as_address(mark.call);
+    auto is_before = [](const LivenessPoint& point, size_t call) { return point.expression < call; };
+    auto point = std::lower_bound(points.begin(), points.end(), call, is_before);
+    for (; point != points.end() && point->expression == call; ++point) {
+      answers[point - points.begin()] = stale[point->local];
     }
   }
-  return out;
+  return answers;
 }
 
 bool LivenessAtCalls::reachable(size_t call) const { return flow->live_after.count(call); }

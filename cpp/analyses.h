@@ -6,6 +6,7 @@
 namespace fork_instrument {
 
 struct Effects;
+struct LivenessPoint;
 
 // The effects of an expression and all below it. Traps count as effects whatever the pipeline assumes about them.
 Effects effects(Module& module, size_t expression);
@@ -34,9 +35,9 @@ public:
   rust::Vec<uint32_t> after(size_t call) const;
   // Whether control can reach the call, which is not left out.
   bool reachable(size_t call) const;
-  // Locals that would be live at the head of a loop, though they are not, if they were read after the call, in
-  // ascending order. Must be asked as above.
-  rust::Vec<uint32_t> stale_after(size_t call) const;
+  // For each point, a call and a local in ascending order: whether the local would be live at the head of a loop,
+  // though it is not, if it were read after the call. Not of calls that are left out, or that control cannot reach.
+  rust::Vec<bool> stale_after(rust::Slice<const LivenessPoint> points) const;
 
 private:
   struct Flow;

@@ -13,7 +13,7 @@
 use crate::analysis::epilogues::{BYTES_PER_COST, READ_BYTES, weight};
 use crate::analysis::regions::Tree;
 use crate::analysis::slot_order::{count_ends, count_nodes};
-use crate::ir::Liveness;
+use crate::ir::{Liveness, LivenessPoint};
 use crate::plan::{FunctionPlan, Site, Slot};
 
 /// Loops around a site whose frame is to hold more, at most.
@@ -73,6 +73,9 @@ impl Group {
 
 /// Lets frames hold more, unless all would be alike. The frame must be laid out.
 pub fn make_alike(plan: &mut FunctionPlan, tree: &Tree, liveness: &Liveness) -> Alike {
+    if plan.sometimes().is_empty() {
+        return Alike::Nothing;
+    }
     let mut groups = groups(plan, tree, liveness);
     let mut bytes = bytes_of(groups.iter().map(|group| group.mask));
     let mut changed = false;
@@ -107,15 +110,9 @@ pub fn make_alike(plan: &mut FunctionPlan, tree: &Tree, liveness: &Liveness) -> 
 /// The sites by what their frames hold, in the order of the first ones.
 fn groups(plan: &FunctionPlan, tree: &Tree, liveness: &Liveness) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    for site in plan.sites() {
+    for (site, barred) in plan.sites().zip(barred(plan, tree, liveness)) {
         let mask = plan.mask(site);
-        let group = Group {
-            mask,
-            live: mask,
-            sites: vec![site],
-            weight: weight(tree, site),
-            barred: barred(plan, tree, liveness, site),
-        };
+        let group = Group { mask, live: mask, sites: vec![site], weight: weight(tree, site), barred };
         match groups.iter_mut().find(|group| group.mask == mask) {
             Some(same) => same.add(group),
             None => groups.push(group),
@@ -124,19 +121,32 @@ fn groups(plan: &FunctionPlan, tree: &Tree, liveness: &Liveness) -> Vec<Group> {
     groups
 }
 
-/// Slots that the site's frame may not hold. A reference that is dead could be one that no frame can hold, and locals of
+/// By site, slots that its frame may not hold. A reference that is dead could be one that no frame can hold, and locals of
 /// ours have no liveness.
-fn barred(plan: &FunctionPlan, tree: &Tree, liveness: &Liveness, site: Site) -> u64 {
-    if tree.loops_around(tree.landing_row(site)) > MAX_LOOPS {
-        return u64::MAX;
+fn barred(plan: &FunctionPlan, tree: &Tree, liveness: &Liveness) -> Vec<u64> {
+    let is_ours = |slot: &Slot| slot.local as usize >= plan.locals.len();
+    let mut barred = vec![0; plan.landings.len()];
+    let mut questions = Vec::new();
+    for (site, barred) in plan.sites().zip(&mut barred) {
+        if tree.loops_around(tree.landing_row(site)) > MAX_LOOPS {
+            *barred = u64::MAX;
+            continue;
+        }
+        let expression = tree.landing_expr(site).address();
+        for (i, slot) in plan.sometimes().iter().enumerate() {
+            if is_ours(slot) || !slot.type_.is_numeric() {
+                *barred |= 1 << i;
+            } else {
+                questions.push((LivenessPoint { expression, local: slot.local }, site, i));
+            }
+        }
     }
-    let stale = liveness.stale_after(tree.landing_expr(site));
-    let is_barred = |slot: &Slot| {
-        let is_ours = slot.local as usize >= plan.locals.len();
-        is_ours || !slot.type_.is_numeric() || stale.binary_search(&slot.local).is_ok()
-    };
-    let slots = plan.sometimes().iter().enumerate();
-    slots.filter(|(_, slot)| is_barred(slot)).map(|(i, _)| 1 << i).sum()
+    questions.sort_unstable_by_key(|(point, ..)| *point);
+    let points: Vec<LivenessPoint> = questions.iter().map(|(point, ..)| *point).collect();
+    for ((_, site, i), is_stale) in questions.into_iter().zip(liveness.stale_after(&points)) {
+        barred[site.0 as usize] |= u64::from(is_stale) << i;
+    }
+    barred
 }
 
 /// The two groups by which epilogues become smallest, its price taken into account, the later one first; and the bytes of

@@ -1,10 +1,10 @@
 //! Lays out a function's frame.
 //!
-//! A frame holds what is live after its own landing, and little besides
-//! ([`alike`](crate::analysis::alike)), not what is live after any landing of the function: that is half the bytes in real
-//! programs. The slots that every landing needs come last; which of the others a frame holds is a
-//! mask of at most 64 bits that the module looks up by function and site. Where frames need not end alike
-//! ([`epilogues`](crate::analysis::epilogues)), slots of one type are neighbours, so that they share helpers.
+//! A frame holds what is live after its own landing, and little besides ([`alike`](crate::analysis::alike)), not what is
+//! live after any landing of the function: that is half the bytes in real programs. The slots that every landing needs
+//! come last; which of the others a frame holds is a mask of at most 64 bits that the module looks up by function and
+//! site. Where frames need not end alike ([`epilogues`](crate::analysis::epilogues)), slots of one type are neighbours, so
+//! that they share helpers.
 
 use std::cmp::Reverse;
 

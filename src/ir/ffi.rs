@@ -313,7 +313,7 @@ pub mod bridge {
         ) -> UniquePtr<LivenessAtCalls>;
         fn after(self: &LivenessAtCalls, call: usize) -> Result<Vec<u32>>;
         fn reachable(self: &LivenessAtCalls, call: usize) -> bool;
-        fn stale_after(self: &LivenessAtCalls, call: usize) -> Result<Vec<u32>>;
+        fn stale_after(self: &LivenessAtCalls, points: &[LivenessPoint]) -> Vec<bool>;
 
         fn count_expressions(func: Pin<&mut Function>) -> usize;
         fn live_after(module: Pin<&mut Module>, func: Pin<&mut Function>, points: &[LivenessPoint]) -> Vec<u8>;

@@ -170,9 +170,9 @@ impl Liveness {
     pub fn after(&self, call: Expr<'_>) -> Vec<u32> {
         self.0.after(call.address()).expect("the call can be reached")
     }
-    /// The locals that are not live at the head of a loop, but would be if they were read after the call, ascending.
-    /// Panics when the call cannot be reached.
-    pub fn stale_after(&self, call: Expr<'_>) -> Vec<u32> {
-        self.0.stale_after(call.address()).expect("the call can be reached")
+    /// Whether a local is not live at the head of a loop, but would be if it were read after a call, for calls with locals
+    /// in ascending order. Of a call that cannot be reached, it is not.
+    pub fn stale_after(&self, points: &[LivenessPoint]) -> Vec<bool> {
+        self.0.stale_after(points)
     }
 }
