@@ -82,7 +82,7 @@ fn push_as_owners_do(plans: &mut [FunctionPlan]) {
         let owner = plans[owners[&plans[index].number]].clone();
         let plan = &mut plans[index];
         (plan.frame, plan.always, plan.masks) = (owner.frame, owner.always, owner.masks);
-        (plan.epilogues, plan.push_group) = (owner.epilogues, owner.push_group);
+        (plan.epilogues, plan.push_group, plan.in_line) = (owner.epilogues, owner.push_group, owner.in_line);
         for (landing, owners) in plan.landings.iter_mut().zip(&owner.landings) {
             (landing.epilogue, landing.test_form) = (owners.epilogue, owners.test_form);
             landing.dead.clone_from(&owners.dead);

@@ -86,6 +86,9 @@ fn instrument<'m>(pass: Pass<'m>, module: Module<'m>, options: &Options, path: F
     let planner = Planner { module, path: &path, options, rules };
     let mut plans = make_plans(pass, &planner, &functions, &runtime)?;
     number_functions(&path, &functions, &mut plans);
+    if !options.asserts && options.sharing == Sharing::None && pass.shrink_level() == 0 {
+        analysis::in_line::choose(&path, &mut plans);
+    }
     if options.verbose {
         plans.iter().filter_map(FunctionPlan::explain_operands).for_each(|line| eprintln!("{line}"));
     }
@@ -451,8 +454,10 @@ fn outline<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &mut Runtime, functi
     for functions in functions.chunks(OUTLINED_TOGETHER) {
         let mut functions = functions.to_vec();
         let mut search = Search::Everything;
+        // Calls are what frames that are stored in line are to spare.
+        let position = Name::of(&runtime.position_global());
         for _ in 0..SEARCHES {
-            let outlined = outlining::find(pass, module, &functions, &search);
+            let outlined = outlining::find(pass, module, &functions, position, &search);
             let names = transform::outline::outline(module, runtime, &outlined);
             let places = outlined.iter().flat_map(|outlined| &outlined.places);
             let changed: HashSet<Function<'m>> = places.map(|place| place.function).collect();

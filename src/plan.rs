@@ -297,6 +297,8 @@ pub struct FunctionPlan {
     pub masks: Option<Masks>,
     /// Every site is in one of them.
     pub epilogues: Vec<Epilogue>,
+    /// Whether it stores its frames itself, and its resume function does, instead of calling helpers.
+    pub in_line: bool,
     /// How many locals the function pushes with one call, at most.
     pub push_group: usize,
     /// Likewise its resume function.

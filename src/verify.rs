@@ -122,7 +122,7 @@ impl Landings {
         let rows = function.code().rows;
         let joined = plan.joined.iter().map(|&(row, site)| (rows[row as usize].expression, site)).collect();
         let captures = plan.captures.iter().map(|c| (rows[c.row as usize].expression, c.local)).collect();
-        Landings { calls, entries, joined, captures, operations: operations(&rows, |_| false) }
+        Landings { calls, entries, joined, captures, operations: operations(&rows, 0, |_| false) }
     }
 }
 

@@ -20,6 +20,8 @@ struct Names {
     state: Option<u32>,
     /// The globals that pop helpers leave values in.
     popped: BTreeSet<u32>,
+    /// What frames in line are stored at, and with.
+    in_line: BTreeSet<u32>,
     imported: u32,
 }
 
@@ -124,7 +126,7 @@ fn sections_more(before: &[u8], after: &[u8]) -> BTreeMap<String, f64> {
 
 fn names(bytes: &[u8]) -> Result<Names> {
     let (functions, imported) = wasm::function_names(bytes)?;
-    let (mut state, mut popped) = (None, BTreeSet::new());
+    let (mut state, mut popped, mut in_line) = (None, BTreeSet::new(), BTreeSet::new());
     for payload in Parser::new(0).parse_all(bytes) {
         let Payload::CustomSection(section) = payload? else { continue };
         let KnownCustom::Name(section) = section.as_known() else { continue };
@@ -135,13 +137,14 @@ fn names(bytes: &[u8]) -> Result<Names> {
                 match naming.name {
                     "fork.state" => state = Some(naming.index),
                     "fork.popped_mask" => {}
+                    "fork.position" | "fork.left_site" => drop(in_line.insert(naming.index)),
                     name if name.starts_with("fork.popped_") => drop(popped.insert(naming.index)),
                     _ => {}
                 }
             }
         }
     }
-    Ok(Names { functions, state: state.or(state_by_export(bytes)?), popped, imported })
+    Ok(Names { functions, state: state.or(state_by_export(bytes)?), popped, in_line, imported })
 }
 
 /// Names of globals may be missing: the state is what the function behind `wpk_fork_state` reads.
@@ -251,6 +254,18 @@ fn constructs(body: &FunctionBody<'_>, names: &Names) -> Result<BTreeMap<&'stati
             Operator::GlobalGet { global_index } if names.popped.contains(global_index) => {
                 (at..=at + 1).for_each(|at| take(&mut taken, at, POPS));
             }
+            // A value, the site or the header, the position that moves, or whether it is beyond the limit.
+            Operator::GlobalGet { global_index } | Operator::GlobalSet { global_index }
+                if names.in_line.contains(global_index) =>
+            {
+                let ends = |op: &Operator<'_>| {
+                    matches!(op, Operator::GlobalSet { .. } | Operator::If { .. } | Operator::Block { .. })
+                        || is_store(op)
+                };
+                let is_set = matches!(ops[at].operator, Operator::GlobalSet { .. });
+                let end = (at..ops.len().min(at + 6)).find(|&next| is_set || ends(&ops[next].operator));
+                (at..=end.unwrap_or(at)).for_each(|at| take(&mut taken, at, EPILOGUES));
+            }
             Operator::Call { function_index } => {
                 let name = names.functions.get(function_index).map_or("", String::as_str);
                 let base = name.strip_prefix("fork.").unwrap_or("");
@@ -267,7 +282,10 @@ fn constructs(body: &FunctionBody<'_>, names: &Names) -> Result<BTreeMap<&'stati
                         Operator::Drop => take(&mut taken, at + 1, POPS),
                         _ => {}
                     }
-                } else if ["push", "finish", "select_mask", "unpack_mask"].iter().any(|kind| base.starts_with(kind)) {
+                } else if ["push", "finish", "abort", "select_mask", "unpack_mask"]
+                    .iter()
+                    .any(|kind| base.starts_with(kind))
+                {
                     take(&mut taken, at, EPILOGUES);
                     let mut before = at;
                     while before > 0
@@ -319,6 +337,19 @@ fn constructs(body: &FunctionBody<'_>, names: &Names) -> Result<BTreeMap<&'stati
         *causes.entry(cause).or_insert(0.0) += (ops[at].end - ops[at].start) as f64;
     }
     Ok(causes)
+}
+
+fn is_store(op: &Operator<'_>) -> bool {
+    matches!(
+        op,
+        Operator::I32Store { .. }
+            | Operator::I32Store8 { .. }
+            | Operator::I32Store16 { .. }
+            | Operator::I64Store { .. }
+            | Operator::F32Store { .. }
+            | Operator::F64Store { .. }
+            | Operator::V128Store { .. }
+    )
 }
 
 /// Where the site was popped that a call turns into the mask of its locals, and returns.

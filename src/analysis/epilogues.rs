@@ -29,6 +29,7 @@
 //! the largest functions need: these have no arms, and exact epilogues must be worth this memory, too.
 
 use crate::analysis::regions::Tree;
+use crate::analysis::slot_order;
 use crate::frame::{PUSH_GROUP, SMALL_PUSH_GROUP};
 use crate::plan::{Epilogue, FunctionPlan, Site, Slot, TestForm};
 
@@ -55,6 +56,8 @@ const JUMP_BYTES: usize = 2;
 const CALL_BYTES: usize = 2;
 /// Bytes of reading a local; one more from the 128th on.
 pub(super) const READ_BYTES: usize = 2;
+/// Bytes of a call that ends a frame.
+const FINISH_BYTES: usize = 5;
 /// Bytes of looking a mask up.
 const MASK_BYTES: usize = 8;
 
@@ -138,6 +141,25 @@ pub fn share(plan: &mut FunctionPlan, tree: &Tree, exact: Exact, index: u32) {
     }
 }
 
+/// An epilogue for each kind of frame.
+pub fn exact(plan: &FunctionPlan) -> Vec<Epilogue> {
+    Paths::of(plan).into_epilogues(plan)
+}
+
+/// Gives each kind of frame an epilogue of its own, in a function that has been planned.
+pub fn make_exact(plan: &mut FunctionPlan) {
+    if !plan.epilogues.iter().any(Epilogue::pushes_by_mask) {
+        return;
+    }
+    slot_order::improve(plan);
+    plan.epilogues = exact(plan);
+    for (number, epilogue) in plan.epilogues.iter().enumerate() {
+        for &site in &epilogue.sites {
+            plan.landings[site.0 as usize].epilogue = number;
+        }
+    }
+}
+
 fn calls_itself(plan: &FunctionPlan, index: u32) -> bool {
     plan.landings.iter().any(|landing| landing.direct == Some(index))
 }
@@ -148,6 +170,17 @@ fn slots_by_type(plan: &FunctionPlan) -> Vec<Slot> {
     let held = |slot: &Slot| plan.sites().filter(|&site| plan.landing(site).holds(slot)).count();
     by_type.sort_by_cached_key(|slot| (slot.type_.in_frame(), held(slot)));
     by_type
+}
+
+/// Bytes of pushing frames with helpers, in a function and in its resume function.
+pub(super) fn bytes_with_helpers(plan: &FunctionPlan) -> usize {
+    let slots = |epilogue: &Epilogue| epilogue.slots.iter().map(|(slot, _)| *slot).collect::<Vec<Slot>>();
+    let masked = |is_masked: bool| if is_masked { MASK_BYTES } else { 0 };
+    let [common, always] = [slots(&plan.common_epilogue()), plan.always().to_vec()];
+    let by_mask = plan.epilogues.iter().any(Epilogue::pushes_by_mask);
+    let own = bytes_of(&plan.epilogues, plan.push_group) + masked(by_mask) + bytes_of_pushes(&always, plan.push_group);
+    let resume = bytes_of_pushes(&[common, always].concat(), plan.resume_push_group) + LABEL_BYTES;
+    own + resume + masked(!plan.sometimes().is_empty()) + 2 * FINISH_BYTES
 }
 
 /// Bytes of epilogues, less those of sites that tests need not bring.

@@ -4,6 +4,7 @@ pub mod alike;
 pub mod epilogues;
 pub mod fork_path;
 pub mod frames;
+pub mod in_line;
 pub mod joins;
 pub mod legacy;
 pub mod listing;

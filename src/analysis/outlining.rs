@@ -109,8 +109,15 @@ pub fn can_be_searched(function: Function<'_>) -> bool {
 }
 
 /// Finds what is worth it in these functions, which can be searched, and have no code that cannot be reached by its types.
-pub fn find<'m>(pass: Pass<'m>, module: Module<'m>, functions: &[Function<'m>], search: &Search) -> Vec<Outlined<'m>> {
-    let texts = map(pass, functions, |_, function| Text::of(module, function, search));
+/// Code that uses the global `fixed` stays where it is.
+pub fn find<'m>(
+    pass: Pass<'m>,
+    module: Module<'m>,
+    functions: &[Function<'m>],
+    fixed: Name,
+    search: &Search,
+) -> Vec<Outlined<'m>> {
+    let texts = map(pass, functions, |_, function| Text::of(module, function, fixed, search));
     let mut groups = find_repeated(&texts);
     match search {
         Search::Everything => find_results(pass, module, functions, &texts, &mut groups),

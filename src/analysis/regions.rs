@@ -177,6 +177,7 @@ impl Tree {
             masks: None,
             epilogues: Vec::new(),
             retry: Retry::Loop,
+            in_line: false,
             push_group: PUSH_GROUP,
             resume_push_group: PUSH_GROUP,
             resume_last_group: PUSH_GROUP,

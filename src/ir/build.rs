@@ -272,6 +272,31 @@ impl<'m> Builder<'m> {
         self.binary(unsafe { c::BinaryenOrInt32() }, left, right)
     }
 
+    /// Adds numbers of a pointer's type.
+    pub fn pointer_add(self, type_: Type, left: Expr<'m>, right: u64) -> Expr<'m> {
+        let (op, right) = match type_ {
+            Type::I64 => (unsafe { c::BinaryenAddInt64() }, self.i64(right)),
+            _ => (unsafe { c::BinaryenAddInt32() }, self.i32(right as u32)),
+        };
+        self.binary(op, left, right)
+    }
+
+    /// `left > right`, of a pointer's type, unsigned.
+    pub fn pointer_gt_u(self, type_: Type, left: Expr<'m>, right: Expr<'m>) -> Expr<'m> {
+        let op = if type_ == Type::I64 { unsafe { c::BinaryenGtUInt64() } } else { unsafe { c::BinaryenGtUInt32() } };
+        self.binary(op, left, right)
+    }
+
+    /// Stores the lowest bytes of a number, at any address.
+    pub fn store(self, memory: &str, bytes: u32, offset: u32, address: Expr<'m>, value: Expr<'m>) -> Expr<'m> {
+        let memory = c_name(memory);
+        // SAFETY: as above; the memory is one of the module's.
+        Expr::from_raw(unsafe {
+            let (address, value, type_) = (address.raw(), value.raw(), value.type_().0);
+            c::BinaryenStore(self.raw(), bytes, offset, 1, address, value, type_, memory.as_ptr())
+        })
+    }
+
     fn binary(self, op: c::BinaryenOp, left: Expr<'m>, right: Expr<'m>) -> Expr<'m> {
         Expr::from_raw(unsafe { c::BinaryenBinary(self.raw(), op, left.raw(), right.raw()) })
     }

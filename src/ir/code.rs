@@ -80,6 +80,12 @@ impl super::Code {
         let first = row.target as usize;
         self.targets[first..first + row.targets as usize].iter().map(|&name| Name(name))
     }
+
+    /// The global that is the address of a store, which is a row, but for the offset.
+    pub fn global_at(&self, store: u32) -> Option<Name> {
+        let address = self.rows[..store as usize].iter().rfind(|row| row.parent == store && row.child == 0)?;
+        (address.kind() == Kind::GlobalGet).then(|| address.named())?
+    }
 }
 
 impl TableSegment {

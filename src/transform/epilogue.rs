@@ -20,6 +20,7 @@ use crate::frame::{NO_SITE, POP_GROUPS};
 use crate::ir::{Expr, Type};
 use crate::plan::{Epilogue, FunctionPlan, InPlace, Retry, Site, Slot};
 use crate::transform::FunctionCx;
+use crate::transform::in_line;
 use crate::transform::references::held_value;
 
 /// What a push helper takes or a pop helper gives: a type, whether the mask says for each value if the frame holds it,
@@ -99,6 +100,9 @@ pub fn push_groups_of_resume(plan: &FunctionPlan, pointer: Type) -> Groups {
 /// Code that runs the body, and pushes the frame when a test leaves it: gives what the function returns then. When the
 /// body ends normally, the function has returned.
 pub fn push_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>, results: Type) -> Expr<'m> {
+    if cx.plan.in_line {
+        return in_line::push_frame(cx, leave_in_place(cx, body), results);
+    }
     let site = push_sometimes(cx, leave_in_place(cx, body));
     let site = push(cx, always_groups(cx.plan), site);
     cx.build.call(&cx.runtime.finish_helper(results), &[site, cx.build.i32(cx.plan.number.0)], results)
@@ -107,6 +111,9 @@ pub fn push_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>, results: Type) ->
 /// The same in a resume function, given whether it was resumed again by what ends it, if that matters. Gives what
 /// [`EndKind`] says.
 pub fn push_frame_again<'m>(cx: &FunctionCx<'_, 'm>, body: Expr<'m>, again: Option<Expr<'m>>) -> Expr<'m> {
+    if cx.plan.in_line {
+        return in_line::push_frame_again(cx, leave_in_place(cx, body), again);
+    }
     let mut site = enter_epilogue(cx, 0, &leave_in_place(cx, body));
     if let Some(masks) = cx.plan.masks {
         site = cx.select_mask(site, masks);

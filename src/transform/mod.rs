@@ -6,6 +6,7 @@
 pub mod asserts;
 pub mod declarations;
 pub mod epilogue;
+pub mod in_line;
 pub mod joins;
 pub mod linking;
 pub mod outline;
@@ -67,7 +68,12 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
         plan: &'a FunctionPlan,
         runtime: &'a Runtime,
     ) -> Self {
-        let cx = Self::new(module, resume, plan, runtime, Cow::Owned(vec![plan.common_epilogue()]));
+        // Those that are in line take as many bytes by kind of frame as by mask.
+        let epilogues = match plan.in_line {
+            true => Cow::Borrowed(plan.epilogues.as_slice()),
+            false => Cow::Owned(vec![plan.common_epilogue()]),
+        };
+        let cx = Self::new(module, resume, plan, runtime, epilogues);
         FunctionCx { is_resume: true, label_prefix: free_prefix(original), ..cx }
     }
 
@@ -79,7 +85,10 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
         epilogues: Cow<'a, [Epilogue]>,
     ) -> Self {
         let mut single: Vec<bool> = epilogues.iter().map(|e| e.sites.len() == 1).collect();
-        epilogues.iter().filter_map(|e| e.next).for_each(|next| single[next] = false);
+        // In line other epilogues go on behind where tests enter.
+        if !plan.in_line {
+            epilogues.iter().filter_map(|e| e.next).for_each(|next| single[next] = false);
+        }
         FunctionCx {
             module,
             build: module.build(),

@@ -161,6 +161,26 @@ impl Runtime {
         self.name(&format!("joined{}", self.suffix(result)))
     }
 
+    /// Where the next value is stored.
+    pub fn position_global(&self) -> String {
+        self.name("position")
+    }
+
+    /// Where the last frame may end that fits.
+    pub fn limit_global(&self) -> String {
+        self.name("limit")
+    }
+
+    /// Keeps the site that a test has brought to an epilogue in line.
+    pub fn left_site_global(&self) -> String {
+        self.name("left_site")
+    }
+
+    /// Goes back to the frames inside of one that does not fit; gives what the function returns.
+    pub fn abort_helper(&self, results: Type) -> String {
+        self.name(&format!("abort{}", self.suffix(results)))
+    }
+
     /// Whether an internal name is one of ours.
     pub fn is_ours(&self, name: &str) -> bool {
         name.starts_with(&self.prefix)
@@ -313,10 +333,16 @@ pub struct RuntimeNeeds {
     pub masks: MaskFunctions,
     /// Whether a function has its masks in a number.
     has_packed_masks: bool,
+    /// Whether such a function pushes by them.
+    unpacks_masks: bool,
     references: ReferenceNeeds,
     sites: SiteNeeds,
     /// Results, numbers only, of functions that can be unwound.
     finishes: BTreeSet<Type>,
+    /// Results of functions that store their frames themselves.
+    aborted: BTreeSet<Type>,
+    /// Whether one of these has several sites.
+    keeps_sites: bool,
     /// Results of functions that are resumed again by what ends them.
     retried: BTreeSet<Type>,
     /// Results, numbers only, of whatever is resumed by the next frame.
@@ -370,9 +396,12 @@ impl RuntimeNeeds {
             pops: BTreeSet::new(),
             masks: MaskFunctions::default(),
             has_packed_masks: plans.iter().any(|p| matches!(p.masks, Some(Masks::Packed(..)))),
+            unpacks_masks: plans.iter().any(|p| !p.in_line && matches!(p.masks, Some(Masks::Packed(..)))),
             references,
             sites: SiteNeeds::of(plans),
             finishes: BTreeSet::new(),
+            aborted: BTreeSet::new(),
+            keeps_sites: plans.iter().any(|p| p.in_line && p.epilogues.iter().any(|e| e.sites.len() > 1)),
             retried: plans.iter().filter(|p| p.retry == Retry::Call).map(|p| p.results).collect(),
             resumed_results: more_results.iter().copied().collect(),
             resumable: names.iter().cloned().zip(plans.iter().map(|p| p.results)).collect(),
@@ -380,15 +409,7 @@ impl RuntimeNeeds {
         for plan in plans {
             needs.resumed_results.insert(plan.results);
             needs.resumed_results.extend(plan.landings.iter().map(|l| l.result));
-            needs.pushes.extend(push_groups_of(plan).iter().map(PushGroup::kind));
-            match plan.results.has_reference() {
-                // What ends those frames ends them as in a resume function.
-                true => needs.ends.insert((None, None)),
-                false => needs.finishes.insert(plan.results),
-            };
-            let (groups, last) = push_groups_of_resume(plan, runtime.pointer());
-            needs.pushes.extend(groups.iter().map(PushGroup::kind));
-            needs.ends.insert(end_of(plan, last.as_ref()));
+            needs.add_pushes(plan, runtime);
             for group in pop_groups(plan) {
                 let components = group.slots[0].type_.components();
                 needs.pops.extend(components.into_iter().map(|t| (t.in_frame(), group.masked, group.size)));
@@ -396,6 +417,23 @@ impl RuntimeNeeds {
         }
         needs.resumed_results.retain(|r| !r.has_reference());
         needs
+    }
+
+    /// What unwinding a function and its resume function needs.
+    fn add_pushes(&mut self, plan: &FunctionPlan, runtime: &Runtime) {
+        if plan.in_line {
+            self.aborted.insert(plan.results);
+            return;
+        }
+        self.pushes.extend(push_groups_of(plan).iter().map(PushGroup::kind));
+        match plan.results.has_reference() {
+            // What ends those frames ends them as in a resume function.
+            true => self.ends.insert((None, None)),
+            false => self.finishes.insert(plan.results),
+        };
+        let (groups, last) = push_groups_of_resume(plan, runtime.pointer());
+        self.pushes.extend(groups.iter().map(PushGroup::kind));
+        self.ends.insert(end_of(plan, last.as_ref()));
     }
 
     fn scratch(&self, runtime: &Runtime) -> Vec<Scratch> {
@@ -407,8 +445,10 @@ impl RuntimeNeeds {
             scratch.push(Scratch { globals: vec![runtime.retry_global()], helpers });
         }
         if self.has_masks() {
-            let pushing = self.push_helpers(runtime, |kind| kind.1);
-            scratch.push(Scratch { globals: vec![runtime.pushed_mask()], helpers: pushing });
+            if self.pushes_by_mask() {
+                let pushing = self.push_helpers(runtime, |kind| kind.1);
+                scratch.push(Scratch { globals: vec![runtime.pushed_mask()], helpers: pushing });
+            }
             let popping = self.pop_helpers(runtime, |kind| kind.1);
             scratch.push(Scratch { globals: vec![runtime.popped_mask()], helpers: popping });
         }
@@ -458,6 +498,10 @@ impl RuntimeNeeds {
 
     fn has_masks(&self) -> bool {
         !self.masks.masks.is_empty() || self.has_packed_masks
+    }
+
+    fn pushes_by_mask(&self) -> bool {
+        self.pushes.iter().any(|(_, masked, _)| *masked)
     }
 
     /// Where helpers that pop several values leave them: names and types.

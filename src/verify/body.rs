@@ -48,6 +48,8 @@ pub enum Op {
         memory: Name,
         offset: u64,
         bytes: u32,
+        /// The global that is its address without the offset, if it is one.
+        at: Option<Name>,
     },
     Call {
         function: Name,
@@ -461,7 +463,10 @@ impl Flattener {
                 signed: data.is_signed,
                 type_: data.type_(),
             },
-            Kind::Store => Op::Store { memory: name(), offset: data.value, bytes: data.bytes },
+            Kind::Store => {
+                let at = self.body.code.global_at(row);
+                Op::Store { memory: name(), offset: data.value, bytes: data.bytes, at }
+            }
             Kind::Call => Op::Call { function: name(), call },
             Kind::CallIndirect => {
                 Op::CallIndirect { table: name(), call: Call { arguments: operands.saturating_sub(1), ..call } }

@@ -153,21 +153,34 @@ impl<'a, 'm> Checker<'a, 'm> {
 
     /// The program's operations are all there. Functions that hosts enter through tables resume the frame on top first.
     fn check_operations(&self) -> Result<(), Problem> {
-        let is_added = |name| self.output.world.added.contains_key(&name);
         let all = &self.body.code.rows;
-        if operations(all, is_added) == self.landings.operations {
+        let is_added = |row: u32| self.is_added(row);
+        if operations(all, 0, is_added) == self.landings.operations {
             return Ok(());
         }
         let root = all.len() as u32 - 1;
         let guard = all.iter().position(|row| row.parent == root && row.child == 0);
         match guard.filter(|_| all[root as usize].kind() == Kind::Block) {
-            Some(guard) if operations(&all[guard + 1..], is_added) == self.landings.operations => {
+            Some(guard) if operations(all, guard + 1, is_added) == self.landings.operations => {
                 match self.output.resumes(&self.body) {
                     true => Ok(()),
                     false => Err(Problem::NoRootInTable),
                 }
             }
             _ => Err(Problem::OperationsChanged),
+        }
+    }
+
+    /// Whether a row calls what the pass added, sets a global that it added, or stores part of a frame.
+    fn is_added(&self, row: u32) -> bool {
+        let world = self.output.world;
+        let data = self.body.row(row);
+        let names = |is_such: &dyn Fn(Name) -> bool| data.named().is_some_and(is_such);
+        match data.kind() {
+            Kind::Call => names(&|function| world.added.contains_key(&function)),
+            Kind::GlobalSet => names(&|global| world.is_added_global(global)),
+            Kind::Store => names(&|memory| world.is_frame_store(memory, self.body.code.global_at(row))),
+            _ => false,
         }
     }
 
@@ -374,6 +387,10 @@ impl<'a, 'm> Checker<'a, 'm> {
         let found = machine.state.memory.from(start);
         self.compare_frames(found, frame, during)?;
         let end = start + frame.len() as u64;
+        let state = machine.state.globals.get(&self.output.world.state);
+        if state != Some(&Value::Bits(abi::State::Unwinding as u64)) {
+            return Err(Problem::StateChanged(during));
+        }
         if self.output.world.position_in(&machine.state) != Some(end) {
             return Err(Problem::FrameTooShort(during, 0));
         }
@@ -481,15 +498,11 @@ fn is_glue(kind: Kind) -> bool {
         )
 }
 
-/// A hash of the program's own operations in their order: all that is no glue, less calls of functions that the pass
-/// added.
-pub fn operations(rows: &[CodeRow], is_added: impl Fn(Name) -> bool) -> u64 {
-    let is_own = |row: &&CodeRow| {
-        let kind = row.kind();
-        let calls_added = kind == Kind::Call && row.named().is_some_and(&is_added);
-        !is_glue(kind) && !calls_added
-    };
-    let operations: Vec<u64> = rows.iter().filter(is_own).map(|row| row.operation).collect();
+/// A hash of the program's own operations in their order, from a row on: all that is no glue, and not added.
+pub fn operations(rows: &[CodeRow], first: usize, is_added: impl Fn(u32) -> bool) -> u64 {
+    let is_own = |&(index, row): &(usize, &CodeRow)| !is_glue(row.kind()) && !is_added(index as u32);
+    let rows = rows.iter().enumerate().skip(first);
+    let operations: Vec<u64> = rows.filter(is_own).map(|(_, row)| row.operation).collect();
     match computed(operations) {
         Value::Computed(hash) => hash,
         _ => unreachable!("a computed value is a hash"),

@@ -2,11 +2,12 @@
 //!
 //! Functions that the pass added are executed, too, whenever they are called: what a helper does is found by running
 //! it. Any other call stops the machine, and who runs it says what comes back. In the function itself only operations
-//! that nobody can notice may be executed, besides setting globals that the pass added, other than state and position;
-//! the added functions may set those, too, and use the frames' memory.
+//! that nobody can notice may be executed, besides setting globals that the pass added (state and position while
+//! unwinding only), and storing at the position; the added functions may use the frames' memory otherwise, too.
 
 use std::collections::HashMap;
 
+use crate::abi;
 use crate::ir::{Expr, Kind, Name, Type};
 use crate::plan::LocalIndex;
 use crate::verify::body::{Body, Call, Instruction, Op, Place, Target};
@@ -304,7 +305,10 @@ impl<'a, 'm> Machine<'a, 'm> {
                 let value = self.load(row, offset, bytes, signed, type_)?;
                 self.stack.push(value);
             }
-            Op::Store { offset, bytes, .. } => self.store(row, offset, bytes)?,
+            Op::Store { offset, bytes, memory, at } => {
+                let is_frame = self.world.is_frame_store(memory, at);
+                self.store(row, offset, bytes, is_frame)?;
+            }
             Op::Call { function, call } => return self.call(row, function, call),
             Op::CallIndirect { table, call } => return self.call_indirect(row, table, call),
             Op::CallRef(call) => {
@@ -395,8 +399,9 @@ impl<'a, 'm> Machine<'a, 'm> {
         let value = self.pop();
         let is_programs = self.world.programs_globals.contains(&global);
         let is_driving = global == self.world.state || global == self.world.position;
+        let drives = is_driving && self.is_own() && !self.is_unwinding();
         match self.rules {
-            Rules::Harmless { .. } if is_programs || self.is_own() && is_driving => {
+            Rules::Harmless { .. } if is_programs || drives => {
                 return Err(Fault::Effect(self.address(row)));
             }
             // The program's own are not followed.
@@ -404,6 +409,10 @@ impl<'a, 'm> Machine<'a, 'm> {
             _ => drop(self.state.globals.insert(global, value)),
         }
         Ok(())
+    }
+
+    fn is_unwinding(&self) -> bool {
+        self.state.globals.get(&self.world.state) == Some(&Value::Bits(abi::State::Unwinding as u64))
     }
 
     fn decide(&mut self, row: u32) -> Result<bool, Fault> {
@@ -454,9 +463,9 @@ impl<'a, 'm> Machine<'a, 'm> {
         Ok(self.state.memory.load(address, bytes, signed, type_))
     }
 
-    fn store(&mut self, row: u32, offset: u64, bytes: u32) -> Result<(), Fault> {
+    fn store(&mut self, row: u32, offset: u64, bytes: u32, is_frame: bool) -> Result<(), Fault> {
         let value = self.pop();
-        if self.is_own() && !matches!(self.rules, Rules::Transition) {
+        if !is_frame && self.is_own() && !matches!(self.rules, Rules::Transition) {
             self.pop();
             return self.noticed(row).map(drop);
         }

@@ -119,8 +119,8 @@ impl Visit<'_, '_> {
             Op::Null | Op::LocalGet(_) | Op::GlobalGet(_) => (0, Some(Value::Unknown)),
             Op::LocalSet(_) | Op::Drop => (1, None),
             Op::LocalTee(_) | Op::TupleExtract(_) | Op::Cast => (1, Some(Value::Unknown)),
-            Op::GlobalSet(_) => {
-                self.uses_state()?;
+            Op::GlobalSet(global) => {
+                self.uses_state(global == world.state || global == world.position)?;
                 (1, None)
             }
             Op::Jump(target) => {
@@ -148,11 +148,11 @@ impl Visit<'_, '_> {
                 return Ok(false);
             }
             Op::Load { .. } => {
-                self.uses_state()?;
+                self.uses_state(false)?;
                 (1, Some(Value::Unknown))
             }
-            Op::Store { .. } => {
-                self.uses_state()?;
+            Op::Store { memory, at, .. } => {
+                self.uses_state(world.is_frame_store(memory, at))?;
                 (2, None)
             }
             Op::Call { function, call } => {
@@ -206,8 +206,8 @@ impl Visit<'_, '_> {
         Ok(true)
     }
 
-    /// Added functions have no business with memory or globals while the state is normal.
-    fn uses_state(&self) -> Result<(), Problem> {
-        if self.is_programs { Ok(()) } else { Err(Problem::FramesWhileNormal) }
+    /// Added functions have no business with memory or globals while the state is normal, and the program's none with frames.
+    fn uses_state(&self, is_frame: bool) -> Result<(), Problem> {
+        if self.is_programs && !is_frame { Ok(()) } else { Err(Problem::FramesWhileNormal) }
     }
 }

@@ -65,6 +65,8 @@ pub enum Problem {
     FrameTooLong(During, u64),
     #[error("{0}: the frame lacks {1} bytes")]
     FrameTooShort(During, u64),
+    #[error("{0}: the state is another afterwards")]
+    StateChanged(During),
     #[error("{0}: something other than the frame was written to the buffer")]
     BufferChanged(During),
     #[error("rewinding does not reach the landing: {}", reason(.0))]

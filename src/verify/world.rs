@@ -210,6 +210,16 @@ impl<'m> World<'m> {
         state
     }
 
+    /// Whether a store is part of pushing a frame: its address is the position.
+    pub fn is_frame_store(&self, memory: Name, at: Option<Name>) -> bool {
+        at == Some(self.position) && self.memory.is_none_or(|m| m == memory)
+    }
+
+    /// Whether a global is one that the pass added.
+    pub fn is_added_global(&self, global: Name) -> bool {
+        !self.programs_globals.contains(&global)
+    }
+
     pub fn position_in(&self, state: &State) -> Option<u64> {
         state.globals.get(&self.position)?.bits()
     }

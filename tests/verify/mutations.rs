@@ -414,11 +414,104 @@ mutations! {
         |module| forget_to_retry(module, "fork.retry_refs0");
     the_flag_of_what_is_resumed_again_stays: "leaf", "does not fit",
         |module| drop_first(module, "fork.pop_function", Kind::GlobalSet);
+    in_line_a_store_is_dropped: "sites", "unwinding: the local 4 is not where the plan has it in the frame",
+        |module| drop_first_store(module, "sites", 4);
+    in_line_a_store_is_dropped_in_the_resume_function: "sites", "unwinding again from the resume function: ",
+        |module| drop_first_store(module, "sites.resume", 4);
+    in_line_another_value_is_stored: "leaf", "unwinding: the local 0 is not where the plan has it in the frame",
+        |module| {
+            let code = Code::of(module, "leaf");
+            let value = code.find(|f| f.expr.kind() == Kind::LocalGet && f.position == 1 && f.is_in(Kind::Store) && is_at_position(f.parent));
+            code.replace(value, code.build.i32(0));
+        };
+    in_line_the_site_is_dropped: "sites", "unwinding: the frame names another site",
+        |module| drop_first_store(module, "sites", 1);
+    in_line_the_site_is_dropped_in_the_resume_function: "sites", "unwinding again from the resume function: the frame names another site",
+        |module| drop_first_store(module, "sites.resume", 1);
+    in_line_the_number_is_dropped: "leaf", "unwinding: the frame",
+        |module| drop_first_store(module, "leaf", 2);
+    in_line_the_position_stays: "leaf", "unwinding: the frame lacks 0 bytes",
+        |module| drop_last_set(module, "leaf", "fork.position");
+    in_line_the_position_stays_in_the_resume_function: "leaf", "unwinding again from the resume function: the frame lacks",
+        |module| drop_last_set(module, "leaf.resume", "fork.position");
+    in_line_the_position_moves_while_the_state_is_normal: "leaf", "it saves or resumes a frame while the state is normal",
+        |module| {
+            let code = Code::of(module, "leaf");
+            let position = code.build.global_get("fork.position", Type::I32);
+            code.put_first(code.build.global_set("fork.position", position));
+        };
+    in_line_a_store_at_the_position_while_the_state_is_normal: "leaf", "it saves or resumes a frame while the state is normal",
+        |module| {
+            let store = Code::of(module, "leaf").find(|f| is_at_position(Some(f.expr))).expr;
+            store.set_child(1, module.build().i32(0));
+            Code::of(module, "leaf").put_first(store);
+        };
+    in_line_a_store_of_the_programs_is_dropped: "boxed", "its own operations are not those that it had",
+        |module| {
+            let code = Code::of(module, "boxed");
+            let store = code.find(|f| f.expr.kind() == Kind::Store && !is_at_position(Some(f.expr)));
+            code.replace(store, code.build.nop());
+        };
+    in_line_the_state_is_another_afterwards: "leaf", "unwinding: the state is another afterwards",
+        |module| {
+            let code = Code::of(module, "leaf");
+            let set = last_set(&code, "fork.position");
+            let state = code.build.global_set("fork.state", code.build.i32(2));
+            code.replace(set, code.build.block(None, &[set.expr, state], None));
+        };
+    in_line_a_frame_that_does_not_fit_is_taken_to_fit: "leaf", "does not fit",
+        |module| {
+            let code = Code::of(module, "leaf");
+            let end = code.find(|f| f.expr.kind() == Kind::Binary && f.is_in(Kind::If));
+            code.replace(end, code.build.i32(0));
+        };
+    in_line_what_does_not_fit_twice_is_taken_to_fit: "leaf", "does not fit",
+        |module| {
+            let code = Code::of(module, "leaf.resume");
+            let end = code.find_all(|f| f.expr.kind() == Kind::Binary && f.is_in(Kind::If));
+            code.replace(*end.last().expect("it looks whether the frame fits"), code.build.i32(0));
+        };
+    in_line_a_frame_that_does_not_fit_is_given_up: "leaf", "does not fit",
+        |module| {
+            let code = Code::of(module, "fork.abort_i32");
+            let next = code.find(|f| f.expr.kind() == Kind::CallIndirect);
+            code.replace(next, code.build.i32(0));
+        };
     a_transition_does_nothing: "of the module", "the transition wpk_fork_unwind_begin",
         |module| {
             let code = Code::of(module, "fork.unwind_begin");
             code.function.set_body(code.build.nop());
         };
+}
+
+/// Whether it is a store of part of a frame.
+fn is_at_position(expr: Option<Expr<'_>>) -> bool {
+    let is_position = |address: Expr<'_>| address.kind() == Kind::GlobalGet;
+    expr.is_some_and(|store| store.kind() == Kind::Store && is_position(store.child(0)))
+}
+
+/// Takes the first store of so many bytes of a frame out of a function.
+fn drop_first_store(module: Module<'_>, function: &str, bytes: u32) {
+    let code = Code::of(module, function);
+    let rows = code.function.code().rows;
+    let of_bytes = |f: &Found<'_>| rows.iter().any(|r| r.expression == f.expr.address() && r.bytes == bytes);
+    let store = code.find(|f| is_at_position(Some(f.expr)) && of_bytes(f));
+    code.replace(store, code.build.nop());
+}
+
+/// The last place where a function sets a global.
+fn last_set<'m>(code: &Code<'m>, global: &str) -> Found<'m> {
+    let rows = code.function.code().rows;
+    let is_named = |f: &Found<'_>| {
+        rows.iter().any(|r| r.expression == f.expr.address() && r.named().is_some_and(|name| name.text() == global))
+    };
+    let sets = code.find_all(|f| f.expr.kind() == Kind::GlobalSet && is_named(f));
+    *sets.last().expect("it sets the global")
+}
+
+fn drop_last_set(module: Module<'_>, function: &str, global: &str) {
+    let code = Code::of(module, function);
+    code.replace(last_set(&code, global), code.build.nop());
 }
 
 /// Takes the first expression of a kind out of a function; it gives nothing.

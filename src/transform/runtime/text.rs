@@ -64,6 +64,9 @@ impl<'a> Text<'a> {
         for &results in &self.needs.finishes {
             self.finish(results);
         }
+        for &results in &self.needs.aborted {
+            self.abort(results);
+        }
         if self.runtime.table == ResumeTable::Switch {
             for &results in &self.needs.resumed_results {
                 self.resume_switch(results);
@@ -158,9 +161,13 @@ impl<'a> Text<'a> {
             }
         }
         if self.needs.has_masks() {
-            for mask in [self.runtime.pushed_mask(), self.runtime.popped_mask()] {
+            let pushed = self.needs.pushes_by_mask().then(|| self.runtime.pushed_mask());
+            for mask in pushed.into_iter().chain([self.runtime.popped_mask()]) {
                 self.line(&format!("(global {} (mut i64) (i64.const 0))", quoted(&mask)));
             }
+        }
+        if self.needs.keeps_sites {
+            self.line(&format!("(global {} (mut i32) (i32.const 0))", quoted(&self.runtime.left_site_global())));
         }
         for (name, type_) in self.needs.popped_globals(self.runtime) {
             self.line(&format!("(global {} (mut {}) {})", quoted(&name), keyword(type_), default_value(type_)));

@@ -110,11 +110,14 @@ impl Text<'_> {
         let highest_first = "(i64.shl
       (i64.shr_u (local.get $masks) (i64.extend_i32_u (i32.mul (local.get $site) (local.get $bits))))
       (local.tee $unused_bits (i64.extend_i32_u (i32.sub (i32.const 64) (local.get $bits)))))";
-        self.line(&format!(
+        let unpack = format!(
             "(func {unpack} (param $site i32) (param $masks i64) (param $bits i32) (result i32) (local $unused_bits i64)
   (global.set {pushed} {highest_first})
   (local.get $site))"
-        ));
+        );
+        if self.needs.unpacks_masks {
+            self.line(&unpack);
+        }
         let (ptr, memory, position) = (self.ptr, &self.memory, self.id("position"));
         let line = format!(
             "(func {pop} (param $masks i64) (param $bits i32) (result i32)
@@ -314,5 +317,13 @@ impl Text<'_> {
         let next_frame = self.call_next_frame(results);
         let start = self.start_finish(&name, None, &clause);
         self.line(&format!("{start}  {}\n  {next_frame})", self.finish_frame(&default)));
+    }
+
+    /// Where a frame that was stored in line does not fit: goes back to those inside of it.
+    pub(super) fn abort(&mut self, results: Type) {
+        let name = quoted(&self.runtime.abort_helper(results));
+        let (clause, next_frame) = (result_clause(results), self.call_next_frame(results));
+        let aborting = self.set_state(abi::State::Aborting);
+        self.line(&format!("(func {name} {clause}\n  {aborting}\n  {next_frame})"));
     }
 }

@@ -1,0 +1,129 @@
+//! Decides which functions store their frames themselves instead of calling helpers for it.
+//!
+//! A value takes seven bytes then instead of two, and engines execute a third as much while they unwind. Most functions
+//! are on the stack of hardly any fork: so the bytes that this may take go to those which are on it most often. How often
+//! that is is estimated by random walks that begin at the calls of the entry imports and go from each function on to one
+//! of its callers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::analysis::epilogues;
+use crate::analysis::fork_path::ForkPath;
+use crate::frame::WIDE_SITE;
+use crate::ir::Type;
+use crate::plan::{Callee, Epilogue, FunctionPlan};
+
+/// Bytes that frames in line may take more in any module: functions and resume functions.
+const FREE_BYTES: usize = 6000;
+/// Bytes that those of a function may take more anyway if it is on the stack of every fork, once; in proportion else.
+const MOST_PRICE: f64 = 10_500.0;
+/// Calls that a walk goes back, at most.
+const STEPS: usize = 40;
+/// How many of the walks go on at each call.
+const GOING_ON: f64 = 0.9;
+
+/// Bytes of storing a value at the position: two for each operand, three for the store.
+const STORE_BYTES: usize = 7;
+/// Bytes of moving the position.
+const MOVE_BYTES: usize = 7;
+/// Bytes of an epilogue's label, of keeping the site that comes along, and of storing it.
+const ENTER_BYTES: usize = 3 + STORE_BYTES;
+/// Bytes of a branch to an epilogue, and of the label that it needs.
+const JUMP_BYTES: usize = 5;
+/// Bytes of the header, and of testing whether the frame fits.
+const END_BYTES: usize = STORE_BYTES + MOVE_BYTES + 14;
+
+/// Chooses functions, and gives each of them an epilogue for each kind of frame. Functions must be numbered.
+pub fn choose(path: &ForkPath, plans: &mut [FunctionPlan]) {
+    let visits = visits(path, plans);
+    let candidate = |(index, plan): (usize, &FunctionPlan)| {
+        let bytes = (visits[index] > 0.0 && can_be(plan)).then(|| more_bytes(plan))?;
+        Some((bytes as f64 / visits[index], index, bytes))
+    };
+    let mut candidates: Vec<(f64, usize, usize)> = plans.iter().enumerate().filter_map(candidate).collect();
+    candidates.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let mut spent = 0;
+    for (price, index, bytes) in candidates {
+        if price <= MOST_PRICE || spent + bytes <= FREE_BYTES {
+            spent += bytes;
+            epilogues::make_exact(&mut plans[index]);
+            plans[index].in_line = true;
+        }
+    }
+}
+
+/// Whether a function's frames can be stored in line: numbers only, and sites of a byte.
+fn can_be(plan: &FunctionPlan) -> bool {
+    let is_number = |type_: Type| type_.is_numeric() && type_.components().len() == 1;
+    plan.has_own_resume()
+        && !plan.results.has_reference()
+        && plan.landings.len() <= WIDE_SITE as usize
+        && plan.frame.iter().all(|slot| is_number(slot.type_))
+}
+
+/// Bytes that a function's frames take more in line, in it and in its resume function.
+fn more_bytes(plan: &FunctionPlan) -> usize {
+    let in_line = 2 * bytes_of(&epilogues::exact(plan), plan.always().len());
+    in_line.saturating_sub(epilogues::bytes_with_helpers(plan))
+}
+
+/// Bytes of epilogues in line.
+fn bytes_of(epilogues: &[Epilogue], always: usize) -> usize {
+    let stores = |epilogue: &Epilogue| epilogue.slots.len() * STORE_BYTES;
+    let enter = |epilogue: &Epilogue| if epilogue.sites.is_empty() { 0 } else { ENTER_BYTES };
+    let go_on = |epilogue: &Epilogue| if epilogue.next.is_none() { 0 } else { MOVE_BYTES + JUMP_BYTES };
+    let epilogues: usize = epilogues.iter().map(|e| stores(e) + enter(e) + go_on(e)).sum();
+    epilogues + always * STORE_BYTES + END_BYTES
+}
+
+/// By plan, how often walks come to the function: they begin at those that call entry imports.
+fn visits(path: &ForkPath, plans: &[FunctionPlan]) -> Vec<f64> {
+    let callers = callers(path, plans);
+    let starts: Vec<usize> = (0..plans.len()).filter(|&i| calls_an_entry(&plans[i])).collect();
+    let mut walks = vec![0.0; plans.len()];
+    for &start in &starts {
+        walks[start] = 1.0 / starts.len() as f64;
+    }
+    let mut visits = vec![0.0; plans.len()];
+    for _ in 0..STEPS {
+        let mut next = vec![0.0; plans.len()];
+        for (index, &here) in walks.iter().enumerate().filter(|(_, here)| **here > 0.0) {
+            visits[index] += here;
+            for &caller in &callers[index] {
+                next[caller] += here * GOING_ON / callers[index].len() as f64;
+            }
+        }
+        walks = next;
+    }
+    visits
+}
+
+fn calls_an_entry(plan: &FunctionPlan) -> bool {
+    plan.landings.iter().any(|landing| landing.callee == Callee::Entry)
+}
+
+/// By plan, the plans of the functions that call it, other than itself. Calls whose callee is not known are taken for calls of
+/// all functions in tables that return the same.
+fn callers(path: &ForkPath, plans: &[FunctionPlan]) -> Vec<Vec<usize>> {
+    let defined = path.defined();
+    let of_function: HashMap<u32, usize> = defined.iter().enumerate().map(|(plan, &index)| (index, plan)).collect();
+    let mut callers: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); plans.len()];
+    let mut unknown: BTreeMap<Type, Vec<usize>> = BTreeMap::new();
+    for (caller, plan) in plans.iter().enumerate() {
+        for landing in plan.landings.iter().filter(|landing| landing.callee != Callee::Entry) {
+            match landing.direct.and_then(|index| of_function.get(&index)) {
+                Some(&callee) => {
+                    callers[callee].insert(caller);
+                }
+                None if landing.direct.is_none() => unknown.entry(landing.result).or_default().push(caller),
+                None => {}
+            }
+        }
+    }
+    for index in path.in_tables() {
+        let Some(&callee) = of_function.get(&index) else { continue };
+        callers[callee].extend(unknown.get(&plans[callee].results).into_iter().flatten());
+    }
+    let others = |(own, callers): (usize, BTreeSet<usize>)| callers.into_iter().filter(|&c| c != own).collect();
+    callers.into_iter().enumerate().map(others).collect()
+}
