@@ -245,6 +245,33 @@ fn the_pass_runs_anywhere_in_a_pipeline() {
     }
 }
 
+/// Where size counts, helpers store frames; so they do where those check something, or other modules share the position.
+#[test]
+fn frames_are_stored_in_line_unless_size_counts() {
+    let wat = r#"(module
+      (import "kernel" "kernel_fork" (func $fork (result i32)))
+      (memory (export "memory") 1)
+      (func $inner (export "inner") (param $kept i32) (result i32) (drop (call $fork)) (local.get $kept)))"#;
+    let scratch = Scratch::with("in.wat", wat);
+    let cases = [
+        (&["--fork-instrument"][..], true),
+        (&["-O2", "--fork-instrument", "-O2"], true),
+        (&["--fork-instrument", "--shrink-level=1"], false),
+        (&["-Oz", "--fork-instrument"], false),
+        (&["--fork-instrument", "--pass-arg=fork-instrument-asserts"], false),
+        (&["--fork-instrument", "--pass-arg=fork-instrument-export-globals"], false),
+    ];
+    for (pipeline, in_line) in cases {
+        scratch
+            .run(&[&["in.wat", "-g", "--enable-reference-types"], pipeline, &["-S", "-o", "out.wat"]].concat())
+            .succeeded();
+        let text = String::from_utf8(scratch.read("out.wat")).expect("it is text");
+        let own = text.split("\n (func ").find(|function| function.starts_with("$inner ")).expect("it is there");
+        assert_eq!(own.contains("i32.store"), in_line, "{pipeline:?}: {own}");
+        assert_eq!(own.contains("(call $fork.push_i32x1"), !in_line, "{pipeline:?}: {own}");
+    }
+}
+
 #[test]
 fn passes_that_are_repeated_until_nothing_shrinks_instrument_once() {
     let scratch = Scratch::with("in.wat", ANNOTATED);

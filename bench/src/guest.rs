@@ -21,7 +21,7 @@ pub fn engine() -> Result<Engine> {
 pub struct Program {
     kind: String,
     pub module: Module,
-    resume: Option<Module>,
+    pub resume: Option<Module>,
 }
 
 impl Program {
@@ -76,6 +76,31 @@ impl std::error::Error for Exit {}
 pub struct Forks {
     pub unwinds: Vec<f64>,
     pub rewinds: Vec<f64>,
+}
+
+/// Functions at whose calls `callgrind` ends a count.
+mod mark {
+    use std::hint::black_box;
+
+    #[inline(never)]
+    pub fn forked() {
+        black_box(1);
+    }
+
+    #[inline(never)]
+    pub fn unwound() {
+        black_box(2);
+    }
+
+    #[inline(never)]
+    pub fn resumed() {
+        black_box(3);
+    }
+
+    #[inline(never)]
+    pub fn rewound() {
+        black_box(4);
+    }
 }
 
 /// A program in a store of its own.
@@ -159,12 +184,14 @@ impl Guest {
                 forks.rewinds.append(&mut store.data_mut().rewinds);
                 return Ok(Some(result));
             }
+            mark::unwound();
             driver.end_unwind.call(&mut *store, ())?;
             let begun = store.data().begun.ok_or_else(|| format_err!("unwinding without a fork"))?;
             forks.unwinds.push(begun.elapsed().as_secs_f64() * 1e6);
             store.data_mut().rewinding = true;
             store.data_mut().begun = Some(Instant::now());
             driver.begin_rewind.call(&mut *store, driver.buffer)?;
+            mark::resumed();
         }
     }
 
@@ -177,6 +204,7 @@ impl Guest {
 fn enter(cx: &mut Cx<'_>) -> Result<bool> {
     let Some(driver) = cx.data().driver.clone() else { return Ok(false) };
     if cx.data().rewinding {
+        mark::rewound();
         driver.end_rewind.call(&mut *cx, ())?;
         let data = cx.data_mut();
         data.rewinding = false;
@@ -190,6 +218,7 @@ fn enter(cx: &mut Cx<'_>) -> Result<bool> {
     }
     store(cx, driver.buffer + 4, &driver.end.to_le_bytes())?;
     driver.begin_unwind.call(&mut *cx, driver.buffer)?;
+    mark::forked();
     Ok(true)
 }
 

@@ -1,16 +1,17 @@
 //! Counts the instructions that programs execute in wasmtime, by function, with valgrind's `callgrind`: `fork-bench
-//! instructions ENTRY KIND=FILE... -- ARGUMENT...`.
+//! instructions ENTRY KIND=FILE... -- ARGUMENT...`; or those to unwind and to rewind (`fork-instructions`, `KIND=FILE[,RESUME]`).
 //!
 //! These counts are the same in each run, where times differ by more than most changes of the pass make. They leave out
 //! what helpers of the host and wasmtime itself execute.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 use wasmtime::error::Context;
-use wasmtime::{Result, bail, format_err};
+use wasmtime::{Result, bail, ensure, format_err};
 
 use crate::tools::output_of;
 
@@ -24,11 +25,10 @@ type Counts = BTreeMap<String, u64>;
 type Place = (u64, u64, String);
 
 pub fn main(arguments: &[String]) -> Result<()> {
-    let at = arguments.iter().position(|word| word == "--").context("no -- before the arguments")?;
-    let [entry, programs @ ..] = &arguments[..at] else { bail!("the entry is missing") };
+    let (entry, programs, arguments) = words(arguments)?;
     let mut all = Vec::new();
     for program in programs {
-        all.push(count(entry, program, &arguments[at + 1..])?);
+        all.push(count(entry, program, arguments)?);
     }
     let Some((first, others)) = all.split_first() else { bail!("there is no program") };
     let total = |counts: &Counts| counts.values().sum::<u64>();
@@ -47,16 +47,67 @@ pub fn main(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// `fork-bench fork-instructions`, with the same words: what a fork at each call of the entry takes, on average.
+pub fn of_forks(arguments: &[String]) -> Result<()> {
+    let (entry, programs, arguments) = words(arguments)?;
+    for program in programs {
+        let [unwind, rewind] = count_forks(entry, program, arguments)?;
+        println!("{unwind:>8.1} instructions to unwind, {rewind:>8.1} to rewind  {program}");
+    }
+    Ok(())
+}
+
+/// The entry, the programs and the arguments.
+fn words(arguments: &[String]) -> Result<(&str, &[String], &[String])> {
+    let at = arguments.iter().position(|word| word == "--").context("no -- before the arguments")?;
+    let [entry, programs @ ..] = &arguments[..at] else { bail!("the entry is missing") };
+    Ok((entry, programs, &arguments[at + 1..]))
+}
+
+/// A command that runs a worker under valgrind, which writes to `out` and ends a count at marks.
+fn counted(out: &Path, marks: &[&str], worker: &[&str], arguments: &[String]) -> Result<Command> {
+    let mut command = Command::new("valgrind");
+    command.arg("--tool=callgrind").arg("--dump-instr=yes").arg(format!("--callgrind-out-file={}", out.display()));
+    command.args(marks.iter().map(|mark| format!("--dump-before=*guest::mark::{mark}*")));
+    command.arg(std::env::current_exe()?).arg("worker").args(worker).arg("--").args(arguments);
+    Ok(command)
+}
+
 /// Runs one program once under valgrind.
 fn count(entry: &str, program: &str, arguments: &[String]) -> Result<Counts> {
     let folder = tempfile::tempdir()?;
     let out = folder.path().join("callgrind");
-    let mut command = Command::new("valgrind");
-    command.arg("--tool=callgrind").arg("--dump-instr=yes").arg(format!("--callgrind-out-file={}", out.display()));
-    command.arg(std::env::current_exe()?).args(["worker", "run", "1", "0", entry, program, "--"]).args(arguments);
-    let value = output_of(command).context("valgrind is needed to count instructions")?;
+    let value = output_of(counted(&out, &[], &["run", "1", "0", entry, program], arguments)?)
+        .context("valgrind is needed to count instructions")?;
     let places = places(&value["code"][0])?;
     Ok(attribute(&fs::read_to_string(&out)?, &places))
+}
+
+/// Unwinding and rewinding once, on average.
+fn count_forks(entry: &str, program: &str, arguments: &[String]) -> Result<[f64; 2]> {
+    const MARKS: [&str; 4] = ["forked", "unwound", "resumed", "rewound"];
+    let folder = tempfile::tempdir()?;
+    let out = folder.path().join("callgrind");
+    let value = output_of(counted(&out, &MARKS, &["fork", entry, program], arguments)?)
+        .context("valgrind is needed to count instructions")?;
+    let forks = value["unwind"].as_array().map_or(0, Vec::len);
+    let mut code: Vec<Place> = Vec::new();
+    for module in value["code"].as_array().into_iter().flatten() {
+        code.extend(places(module)?);
+    }
+    code.sort_unstable();
+    let mut totals = [0, 0];
+    for entry in fs::read_dir(folder.path())? {
+        let file = fs::read_to_string(entry?.path())?;
+        // Each file is about what came before the mark.
+        let trigger = file.lines().find(|line| line.starts_with("desc: Trigger:")).unwrap_or_default();
+        let step = ["mark::unwound", "mark::rewound"].iter().position(|mark| trigger.contains(mark));
+        if let Some(step) = step {
+            totals[step] += attribute(&file, &code).values().sum::<u64>();
+        }
+    }
+    ensure!(forks > 0 && totals.iter().all(|&total| total > 0), "{program}: no forks were counted");
+    Ok(totals.map(|total| total as f64 / forks as f64))
 }
 
 /// The functions of a program, ascending by address.

@@ -70,6 +70,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.next().as_deref() {
         Some("worker") => worker::main(&arguments.collect::<Vec<_>>()),
         Some("instructions") => instructions::main(&arguments.collect::<Vec<_>>()),
+        Some("fork-instructions") => instructions::of_forks(&arguments.collect::<Vec<_>>()),
         _ => measure(&Cli::parse()),
     };
     match outcome {

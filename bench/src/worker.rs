@@ -132,7 +132,9 @@ fn fork(arguments: &[String]) -> Result<Value> {
         let bytes = *written.get_or_insert(guest.written());
         ensure!(bytes == guest.written(), "another run wrote {} bytes, not {bytes}", guest.written());
     }
-    Ok(json!({ "unwind": forks.unwinds, "rewind": forks.rewinds, "written": written }))
+    let code: Vec<Value> =
+        [Some(&program.module), program.resume.as_ref()].into_iter().flatten().map(place_of_code).collect();
+    Ok(json!({ "unwind": forks.unwinds, "rewind": forks.rewinds, "written": written, "code": code }))
 }
 
 /// `KIND=FILE[,RESUME] recurse|rewind`: the deepest recursion that returns, or that can be unwound and rewound.

@@ -78,7 +78,7 @@ fn bytes_of(epilogues: &[Epilogue], always: usize) -> usize {
 
 /// By plan, how often walks come to the function: they begin at those that call entry imports.
 fn visits(path: &ForkPath, plans: &[FunctionPlan]) -> Vec<f64> {
-    let callers = callers(path, plans);
+    let calls = Calls::of(path, plans);
     let starts: Vec<usize> = (0..plans.len()).filter(|&i| calls_an_entry(&plans[i])).collect();
     let mut walks = vec![0.0; plans.len()];
     for &start in &starts {
@@ -86,14 +86,8 @@ fn visits(path: &ForkPath, plans: &[FunctionPlan]) -> Vec<f64> {
     }
     let mut visits = vec![0.0; plans.len()];
     for _ in 0..STEPS {
-        let mut next = vec![0.0; plans.len()];
-        for (index, &here) in walks.iter().enumerate().filter(|(_, here)| **here > 0.0) {
-            visits[index] += here;
-            for &caller in &callers[index] {
-                next[caller] += here * GOING_ON / callers[index].len() as f64;
-            }
-        }
-        walks = next;
+        visits.iter_mut().zip(&walks).for_each(|(visits, here)| *visits += here);
+        walks = calls.step(plans, &walks);
     }
     visits
 }
@@ -102,28 +96,59 @@ fn calls_an_entry(plan: &FunctionPlan) -> bool {
     plan.landings.iter().any(|landing| landing.callee == Callee::Entry)
 }
 
-/// By plan, the plans of the functions that call it, other than itself. Calls whose callee is not known are taken for calls of
-/// all functions in tables that return the same.
-fn callers(path: &ForkPath, plans: &[FunctionPlan]) -> Vec<Vec<usize>> {
-    let defined = path.defined();
-    let of_function: HashMap<u32, usize> = defined.iter().enumerate().map(|(plan, &index)| (index, plan)).collect();
-    let mut callers: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); plans.len()];
-    let mut unknown: BTreeMap<Type, Vec<usize>> = BTreeMap::new();
-    for (caller, plan) in plans.iter().enumerate() {
-        for landing in plan.landings.iter().filter(|landing| landing.callee != Callee::Entry) {
-            match landing.direct.and_then(|index| of_function.get(&index)) {
-                Some(&callee) => {
+/// Who calls whom. Calls whose callee is not known are taken for calls of all functions in tables that return the same.
+struct Calls {
+    /// By plan, the plans of the functions that call it, other than itself.
+    callers: Vec<BTreeSet<usize>>,
+    is_in_table: Vec<bool>,
+    /// Plans of functions with calls whose callee is not known, by what it returns.
+    of_unknown: BTreeMap<Type, BTreeSet<usize>>,
+}
+
+impl Calls {
+    fn of(path: &ForkPath, plans: &[FunctionPlan]) -> Calls {
+        let defined = path.defined();
+        let of_function: HashMap<u32, usize> = defined.iter().enumerate().map(|(plan, &index)| (index, plan)).collect();
+        let mut callers: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); plans.len()];
+        let mut of_unknown: BTreeMap<Type, BTreeSet<usize>> = BTreeMap::new();
+        for (caller, plan) in plans.iter().enumerate() {
+            for landing in plan.landings.iter().filter(|landing| landing.callee != Callee::Entry) {
+                let Some(direct) = landing.direct else {
+                    of_unknown.entry(landing.result).or_default().insert(caller);
+                    continue;
+                };
+                if let Some(&callee) = of_function.get(&direct).filter(|callee| **callee != caller) {
                     callers[callee].insert(caller);
                 }
-                None if landing.direct.is_none() => unknown.entry(landing.result).or_default().push(caller),
-                None => {}
             }
         }
+        let mut is_in_table = vec![false; plans.len()];
+        for plan in path.in_tables().iter().filter_map(|index| of_function.get(index)) {
+            is_in_table[*plan] = true;
+        }
+        Calls { callers, is_in_table, of_unknown }
     }
-    for index in path.in_tables() {
-        let Some(&callee) = of_function.get(&index) else { continue };
-        callers[callee].extend(unknown.get(&plans[callee].results).into_iter().flatten());
+
+    /// Where walks are after one call more, given how many there are where.
+    fn step(&self, plans: &[FunctionPlan], walks: &[f64]) -> Vec<f64> {
+        let mut next = vec![0.0; walks.len()];
+        // In the order of the functions: types have none that is the same in each run.
+        let mut through_tables: Vec<(Type, f64)> = Vec::new();
+        for (index, &here) in walks.iter().enumerate().filter(|(_, here)| **here > 0.0) {
+            let of_unknown = self.of_unknown.get(&plans[index].results).filter(|_| self.is_in_table[index]);
+            let unknown = of_unknown.map_or(0, BTreeSet::len);
+            let each = here * GOING_ON / (self.callers[index].len() + unknown) as f64;
+            self.callers[index].iter().for_each(|&caller| next[caller] += each);
+            if unknown > 0 {
+                match through_tables.iter_mut().find(|(results, _)| *results == plans[index].results) {
+                    Some((_, sum)) => *sum += each,
+                    None => through_tables.push((plans[index].results, each)),
+                }
+            }
+        }
+        for (results, each) in through_tables {
+            self.of_unknown[&results].iter().for_each(|&caller| next[caller] += each);
+        }
+        next
     }
-    let others = |(own, callers): (usize, BTreeSet<usize>)| callers.into_iter().filter(|&c| c != own).collect();
-    callers.into_iter().enumerate().map(others).collect()
 }
