@@ -68,7 +68,7 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
         plan: &'a FunctionPlan,
         runtime: &'a Runtime,
     ) -> Self {
-        // Those that are in line take as many bytes by kind of frame as by mask.
+        // In line, looking at a mask would take more code than an epilogue for each kind of frame.
         let epilogues = match plan.in_line {
             true => Cow::Borrowed(plan.epilogues.as_slice()),
             false => Cow::Owned(vec![plan.common_epilogue()]),
