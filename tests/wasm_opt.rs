@@ -272,6 +272,22 @@ fn frames_are_stored_in_line_unless_size_counts() {
     }
 }
 
+/// Equal functions share a resume function: what their frames take in line counts for each of them.
+#[test]
+fn frames_of_many_equal_functions_are_not_in_line() {
+    for (count, in_line) in [(2, true), (400, false)] {
+        let equal = |i| {
+            format!("(func $f{i} (export \"f{i}\") (param $x i32) (result i32) (i32.add (call $fork) (local.get $x)))")
+        };
+        let functions: String = (0..count).map(equal).collect();
+        let import = r#"(import "kernel" "kernel_fork" (func $fork (result i32)))"#;
+        let scratch = Scratch::with("in.wat", &format!("(module {import} (memory 1) {functions})"));
+        scratch.run(&["in.wat", "--fork-instrument", "-S", "-o", "out.wat"]).succeeded();
+        let text = String::from_utf8(scratch.read("out.wat")).expect("it is text");
+        assert_eq!(text.contains("i32.store16 offset=4"), in_line, "{count} functions");
+    }
+}
+
 #[test]
 fn passes_that_are_repeated_until_nothing_shrinks_instrument_once() {
     let scratch = Scratch::with("in.wat", ANNOTATED);

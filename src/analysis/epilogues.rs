@@ -172,15 +172,15 @@ fn slots_by_type(plan: &FunctionPlan) -> Vec<Slot> {
     by_type
 }
 
-/// Bytes of pushing frames with helpers, in a function and in its resume function.
-pub(super) fn bytes_with_helpers(plan: &FunctionPlan) -> usize {
+/// Bytes of pushing frames with helpers, in a function, and in its resume function.
+pub(super) fn bytes_with_helpers(plan: &FunctionPlan) -> [usize; 2] {
     let slots = |epilogue: &Epilogue| epilogue.slots.iter().map(|(slot, _)| *slot).collect::<Vec<Slot>>();
     let masked = |is_masked: bool| if is_masked { MASK_BYTES } else { 0 };
     let [common, always] = [slots(&plan.common_epilogue()), plan.always().to_vec()];
     let by_mask = plan.epilogues.iter().any(Epilogue::pushes_by_mask);
     let own = bytes_of(&plan.epilogues, plan.push_group) + masked(by_mask) + bytes_of_pushes(&always, plan.push_group);
     let resume = bytes_of_pushes(&[common, always].concat(), plan.resume_push_group) + LABEL_BYTES;
-    own + resume + masked(!plan.sometimes().is_empty()) + 2 * FINISH_BYTES
+    [own, resume + masked(!plan.sometimes().is_empty())].map(|bytes| bytes + FINISH_BYTES)
 }
 
 /// Bytes of epilogues, less those of sites that tests need not bring.

@@ -11,7 +11,7 @@ use crate::analysis::epilogues;
 use crate::analysis::fork_path::ForkPath;
 use crate::frame::WIDE_SITE;
 use crate::ir::Type;
-use crate::plan::{Callee, Epilogue, FunctionPlan};
+use crate::plan::{Callee, Epilogue, FunctionNumber, FunctionPlan};
 
 /// Bytes that frames in line may take more in any module: functions and resume functions.
 const FREE_BYTES: usize = 6000;
@@ -35,10 +35,16 @@ const END_BYTES: usize = STORE_BYTES + MOVE_BYTES + 14;
 
 /// Chooses functions, and gives each of them an epilogue for each kind of frame. Functions must be numbered.
 pub fn choose(path: &ForkPath, plans: &mut [FunctionPlan]) {
-    let visits = visits(path, plans);
+    // Equal functions, which share a resume function, are all in line or none.
+    let mut equal: HashMap<FunctionNumber, (usize, f64)> = HashMap::new();
+    for (plan, visits) in plans.iter().zip(visits(path, plans)).filter(|(plan, _)| plan.is_resumable()) {
+        let (count, sum) = equal.entry(plan.number).or_default();
+        (*count, *sum) = (*count + 1, *sum + visits);
+    }
     let candidate = |(index, plan): (usize, &FunctionPlan)| {
-        let bytes = (visits[index] > 0.0 && can_be(plan)).then(|| more_bytes(plan))?;
-        Some((bytes as f64 / visits[index], index, bytes))
+        let &(count, visits) = equal.get(&plan.number).filter(|_| can_be(plan))?;
+        let bytes = more_bytes(plan, count);
+        (visits > 0.0).then_some((bytes as f64 / visits, index, bytes))
     };
     let mut candidates: Vec<(f64, usize, usize)> = plans.iter().enumerate().filter_map(candidate).collect();
     candidates.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
@@ -61,10 +67,11 @@ fn can_be(plan: &FunctionPlan) -> bool {
         && plan.frame.iter().all(|slot| is_number(slot.type_))
 }
 
-/// Bytes that a function's frames take more in line, in it and in its resume function.
-fn more_bytes(plan: &FunctionPlan) -> usize {
-    let in_line = 2 * bytes_of(&epilogues::exact(plan), plan.always().len());
-    in_line.saturating_sub(epilogues::bytes_with_helpers(plan))
+/// Bytes that the frames of so many equal functions take more in line, in them and in their resume function.
+fn more_bytes(plan: &FunctionPlan, count: usize) -> usize {
+    let in_line = (count + 1) * bytes_of(&epilogues::exact(plan), plan.always().len());
+    let [own, resume] = epilogues::bytes_with_helpers(plan);
+    in_line.saturating_sub(count * own + resume)
 }
 
 /// Bytes of epilogues in line.
