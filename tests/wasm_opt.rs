@@ -281,7 +281,7 @@ fn frames_of_many_equal_functions_are_not_in_line() {
         };
         let functions: String = (0..count).map(equal).collect();
         let import = r#"(import "kernel" "kernel_fork" (func $fork (result i32)))"#;
-        let scratch = Scratch::with("in.wat", &format!("(module {import} (memory 1) {functions})"));
+        let scratch = Scratch::with("in.wat", format!("(module {import} (memory 1) {functions})"));
         scratch.run(&["in.wat", "--fork-instrument", "-S", "-o", "out.wat"]).succeeded();
         let text = String::from_utf8(scratch.read("out.wat")).expect("it is text");
         assert_eq!(text.contains("i32.store16 offset=4"), in_line, "{count} functions");
