@@ -50,7 +50,7 @@ pub fn lay_out_masks(plans: &mut [FunctionPlan]) -> MaskFunctions {
     let mut numbers: HashMap<MasksBySite, u32> = HashMap::new();
     let mut shared = 0;
     for is_shared in [true, false] {
-        for plan in plans.iter_mut().filter(|plan| plan.has_own_resume() && !plan.sometimes().is_empty()) {
+        for plan in plans.iter_mut().filter(|plan| plan.has_own_resume() && needs_masks(plan)) {
             if plan.epilogues.iter().any(Epilogue::pushes_by_mask) != is_shared {
                 continue;
             }
@@ -71,6 +71,11 @@ pub fn lay_out_masks(plans: &mut [FunctionPlan]) -> MaskFunctions {
     let mut masks: Vec<(u32, MasksBySite)> = numbers.into_iter().map(|(masks, number)| (number, masks)).collect();
     masks.sort_unstable();
     MaskFunctions { masks: masks.into_iter().map(|(_, masks)| masks).collect(), shared }
+}
+
+/// Functions that store and load their frames themselves know what the frames of each site hold.
+fn needs_masks(plan: &FunctionPlan) -> bool {
+    !plan.sometimes().is_empty() && !plan.in_line
 }
 
 /// Of the functions that share a number the first has the resume function: the others' frames are like its own.

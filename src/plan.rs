@@ -362,6 +362,11 @@ impl FunctionPlan {
         Epilogue { sites: self.sites().collect(), slots, masks: self.masks, next: None }
     }
 
+    /// The epilogues that tests leave for.
+    pub fn kinds_of_frames(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.epilogues.len()).filter(|&index| !self.epilogues[index].sites.is_empty())
+    }
+
     /// Which of [`sometimes`](Self::sometimes) the frames of a site hold: bit i for the i-th of them.
     pub fn mask(&self, site: Site) -> u64 {
         let landing = self.landing(site);

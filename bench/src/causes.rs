@@ -20,7 +20,7 @@ struct Names {
     state: Option<u32>,
     /// The globals that pop helpers leave values in.
     popped: BTreeSet<u32>,
-    /// What frames in line are stored at, and with.
+    /// What frames in line are stored at, and with, and loaded from.
     in_line: BTreeSet<u32>,
     imported: u32,
 }
@@ -137,7 +137,7 @@ fn names(bytes: &[u8]) -> Result<Names> {
                 match naming.name {
                     "fork.state" => state = Some(naming.index),
                     "fork.popped_mask" => {}
-                    "fork.position" | "fork.left_site" => drop(in_line.insert(naming.index)),
+                    "fork.position" | "fork.left_site" | "fork.popped_at" => drop(in_line.insert(naming.index)),
                     name if name.starts_with("fork.popped_") => drop(popped.insert(naming.index)),
                     _ => {}
                 }
@@ -254,6 +254,28 @@ fn constructs(body: &FunctionBody<'_>, names: &Names) -> Result<BTreeMap<&'stati
             Operator::GlobalGet { global_index } if names.popped.contains(global_index) => {
                 (at..=at + 1).for_each(|at| take(&mut taken, at, POPS));
             }
+            // A value or the site that is loaded, and what chooses by it.
+            Operator::GlobalGet { global_index }
+                if names.in_line.contains(global_index)
+                    && ops.get(at + 1).is_some_and(|next| is_load(&next.operator)) =>
+            {
+                (at..=at + 2).for_each(|at| take(&mut taken, at, POPS));
+                if matches!(ops[at + 3].operator, Operator::BrTable { .. }) {
+                    take(&mut taken, at + 3, POPS);
+                }
+                if let Operator::LocalSet { local_index } | Operator::LocalTee { local_index } = ops[at + 2].operator
+                    && matches!(ops[at + 1].operator, Operator::I32Load8U { .. })
+                {
+                    sites.insert(local_index);
+                }
+            }
+            // The position that moves back.
+            Operator::GlobalGet { global_index }
+                if names.in_line.contains(global_index)
+                    && matches!(ops.get(at + 1), Some(Op { operator: Operator::I32Const { value: ..0 }, .. })) =>
+            {
+                (at..=at + 3).for_each(|at| take(&mut taken, at, POPS));
+            }
             // A value, the site or the header, the position that moves, or whether it is beyond the limit.
             Operator::GlobalGet { global_index } | Operator::GlobalSet { global_index }
                 if names.in_line.contains(global_index) =>
@@ -337,6 +359,18 @@ fn constructs(body: &FunctionBody<'_>, names: &Names) -> Result<BTreeMap<&'stati
         *causes.entry(cause).or_insert(0.0) += (ops[at].end - ops[at].start) as f64;
     }
     Ok(causes)
+}
+
+fn is_load(op: &Operator<'_>) -> bool {
+    matches!(
+        op,
+        Operator::I32Load { .. }
+            | Operator::I32Load8U { .. }
+            | Operator::I64Load { .. }
+            | Operator::F32Load { .. }
+            | Operator::F64Load { .. }
+            | Operator::V128Load { .. }
+    )
 }
 
 fn is_store(op: &Operator<'_>) -> bool {

@@ -30,7 +30,7 @@
 
 use crate::analysis::regions::Tree;
 use crate::analysis::slot_order;
-use crate::frame::{PUSH_GROUP, SMALL_PUSH_GROUP};
+use crate::frame::{POP_GROUPS, PUSH_GROUP, SMALL_PUSH_GROUP};
 use crate::plan::{Epilogue, FunctionPlan, Site, Slot, TestForm};
 
 /// How much more often code is assumed to run for each loop around it.
@@ -172,7 +172,7 @@ fn slots_by_type(plan: &FunctionPlan) -> Vec<Slot> {
     by_type
 }
 
-/// Bytes of pushing frames with helpers, in a function, and in its resume function.
+/// Bytes of pushing frames with helpers in a function, and of popping and pushing them in its resume function.
 pub(super) fn bytes_with_helpers(plan: &FunctionPlan) -> [usize; 2] {
     let slots = |epilogue: &Epilogue| epilogue.slots.iter().map(|(slot, _)| *slot).collect::<Vec<Slot>>();
     let masked = |is_masked: bool| if is_masked { MASK_BYTES } else { 0 };
@@ -180,7 +180,9 @@ pub(super) fn bytes_with_helpers(plan: &FunctionPlan) -> [usize; 2] {
     let by_mask = plan.epilogues.iter().any(Epilogue::pushes_by_mask);
     let own = bytes_of(&plan.epilogues, plan.push_group) + masked(by_mask) + bytes_of_pushes(&always, plan.push_group);
     let resume = bytes_of_pushes(&[common, always].concat(), plan.resume_push_group) + LABEL_BYTES;
-    [own, resume + masked(!plan.sometimes().is_empty())].map(|bytes| bytes + FINISH_BYTES)
+    let pops = bytes_of_pops(plan.always()) + bytes_of_pops(plan.sometimes()) + FINISH_BYTES;
+    let masks = 2 * masked(!plan.sometimes().is_empty());
+    [own, resume + masks + pops].map(|bytes| bytes + FINISH_BYTES)
 }
 
 /// Bytes of epilogues, less those of sites that tests need not bring.
@@ -202,6 +204,13 @@ fn bytes_of_pushes(slots: &[Slot], push_group: usize) -> usize {
     let calls: usize = runs.map(|run| run.len().div_ceil(push_group)).sum();
     let reads: usize = slots.iter().map(|slot| READ_BYTES + usize::from(slot.local > 127)).sum();
     calls * CALL_BYTES + reads
+}
+
+/// Bytes of calls of pop helpers, and of taking what they leave.
+fn bytes_of_pops(slots: &[Slot]) -> usize {
+    let runs = slots.chunk_by(|a, b| a.type_ == b.type_);
+    let calls: usize = runs.map(|run| run.len().div_ceil(POP_GROUPS[0])).sum();
+    calls * CALL_BYTES + slots.len() * 2 * READ_BYTES
 }
 
 /// How often a landing's test is assumed to run.

@@ -1,6 +1,8 @@
-//! Decides which functions store their frames themselves instead of calling helpers for it.
+//! Decides which functions store their frames themselves, and load them in their resume functions, instead of calling
+//! helpers for it.
 //!
-//! A value takes seven bytes then instead of two, and engines execute a third as much while they unwind. Most functions
+//! A value takes seven bytes then instead of two to be stored, and instead of four to be loaded; engines execute a third as
+//! much while they unwind, and half as much while they rewind. Most functions
 //! are on the stack of hardly any fork: so the bytes that this may take go to those which are on it most often. How often
 //! that is is estimated by random walks that begin at the calls of the entry imports and go from each function on to one
 //! of its callers.
@@ -14,7 +16,7 @@ use crate::ir::Type;
 use crate::plan::{Callee, Epilogue, FunctionNumber, FunctionPlan};
 
 /// Bytes that frames in line may take more in any module: functions and resume functions.
-const FREE_BYTES: usize = 6000;
+const FREE_BYTES: usize = 8000;
 /// Bytes that those of a function may take more anyway if it is on the stack of every fork, once; in proportion else.
 const MOST_PRICE: f64 = 10_500.0;
 /// Calls that a walk goes back, at most.
@@ -22,7 +24,7 @@ const STEPS: usize = 40;
 /// How many of the walks go on at each call.
 const GOING_ON: f64 = 0.9;
 
-/// Bytes of storing a value at the position: two for each operand, three for the store.
+/// Bytes of storing a value at the position, or of loading it: two for the position and the local each, three for the store.
 const STORE_BYTES: usize = 7;
 /// Bytes of moving the position.
 const MOVE_BYTES: usize = 7;
@@ -30,6 +32,10 @@ const MOVE_BYTES: usize = 7;
 const ENTER_BYTES: usize = 3 + STORE_BYTES;
 /// Bytes of a branch to an epilogue, and of the label that it needs.
 const JUMP_BYTES: usize = 5;
+/// Bytes of a resume function's choice between kinds of frames.
+const CHOICE_BYTES: usize = 8;
+/// Bytes of starting to load one kind: its label, and the position that moves.
+const KIND_BYTES: usize = 3 + MOVE_BYTES;
 /// Bytes of the header, and of testing whether the frame fits.
 const END_BYTES: usize = STORE_BYTES + MOVE_BYTES + 14;
 
@@ -69,7 +75,8 @@ fn can_be(plan: &FunctionPlan) -> bool {
 
 /// Bytes that the frames of so many equal functions take more in line, in them and in their resume function.
 fn more_bytes(plan: &FunctionPlan, count: usize) -> usize {
-    let in_line = (count + 1) * bytes_of(&epilogues::exact(plan), plan.always().len());
+    let exact = epilogues::exact(plan);
+    let in_line = (count + 1) * bytes_of(&exact, plan.always().len()) + bytes_of_loads(&exact, plan);
     let [own, resume] = epilogues::bytes_with_helpers(plan);
     in_line.saturating_sub(count * own + resume)
 }
@@ -81,6 +88,19 @@ fn bytes_of(epilogues: &[Epilogue], always: usize) -> usize {
     let go_on = |epilogue: &Epilogue| if epilogue.next.is_none() { 0 } else { MOVE_BYTES + JUMP_BYTES };
     let epilogues: usize = epilogues.iter().map(|e| stores(e) + enter(e) + go_on(e)).sum();
     epilogues + always * STORE_BYTES + END_BYTES
+}
+
+/// Bytes of loading frames in line.
+fn bytes_of_loads(epilogues: &[Epilogue], plan: &FunctionPlan) -> usize {
+    let header = STORE_BYTES + MOVE_BYTES;
+    if epilogues.iter().filter(|epilogue| !epilogue.sites.is_empty()).count() == 1 {
+        return header + plan.frame.len() * STORE_BYTES;
+    }
+    let parts = epilogues.iter().filter(|epilogue| !epilogue.slots.is_empty()).map(|epilogue| {
+        let start = if epilogue.sites.is_empty() { 0 } else { KIND_BYTES };
+        start + epilogue.slots.len() * STORE_BYTES + MOVE_BYTES + JUMP_BYTES
+    });
+    header + plan.always().len() * STORE_BYTES + CHOICE_BYTES + plan.landings.len() + parts.sum::<usize>()
 }
 
 /// By plan, how often walks come to the function: they begin at those that call entry imports.

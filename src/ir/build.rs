@@ -297,6 +297,15 @@ impl<'m> Builder<'m> {
         })
     }
 
+    /// Loads a number from any address; without its sign if it is wider than so many bytes.
+    pub fn load(self, memory: &str, bytes: u32, offset: u32, address: Expr<'m>, type_: Type) -> Expr<'m> {
+        let memory = c_name(memory);
+        // SAFETY: as above; the memory is one of the module's.
+        Expr::from_raw(unsafe {
+            c::BinaryenLoad(self.raw(), bytes, false, offset, 1, type_.0, address.raw(), memory.as_ptr())
+        })
+    }
+
     fn binary(self, op: c::BinaryenOp, left: Expr<'m>, right: Expr<'m>) -> Expr<'m> {
         Expr::from_raw(unsafe { c::BinaryenBinary(self.raw(), op, left.raw(), right.raw()) })
     }

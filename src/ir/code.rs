@@ -81,9 +81,9 @@ impl super::Code {
         self.targets[first..first + row.targets as usize].iter().map(|&name| Name(name))
     }
 
-    /// The global that is the address of a store, which is a row, but for the offset.
-    pub fn global_at(&self, store: u32) -> Option<Name> {
-        let address = self.rows[..store as usize].iter().rfind(|row| row.parent == store && row.child == 0)?;
+    /// The global that is the address of an access to memory, which is a row, but for the offset.
+    pub fn global_at(&self, access: u32) -> Option<Name> {
+        let address = self.rows[..access as usize].iter().rfind(|row| row.parent == access && row.child == 0)?;
         (address.kind() == Kind::GlobalGet).then(|| address.named())?
     }
 }

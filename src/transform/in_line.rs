@@ -1,4 +1,6 @@
-//! Epilogues of functions that store their frames themselves.
+//! Epilogues of functions that store their frames themselves, and how their resume functions load them.
+//!
+//! The epilogues:
 //!
 //! ```text
 //! (block $joined.1                                       ;; where other epilogues go on in this one
@@ -20,6 +22,28 @@
 //! ```
 //!
 //! How much of a frame is missing is known where it is begun, so the site goes to its place at once.
+//!
+//! The start of the resume function, whose parts go on in each other in the same way. Where all frames hold the same there is
+//! only the first part.
+//!
+//! ```text
+//! (global.set $position (i32.sub (global.get $position) (i32.const 11)))
+//! (local.set $b (i32.load (global.get $position)))
+//! (local.set $c (i32.load offset=4 (global.get $position)))
+//! (block $popped
+//!   (block $join.1
+//!     (block $kind.1
+//!       (block $kind.0
+//!         (br_table $kind.0 $kind.1 $popped                ;; this one's frame holds nothing else
+//!           (local.tee $site (i32.load8_u offset=8 (global.get $position)))))
+//!       (global.set $position (i32.sub (global.get $position) (i32.const 8)))
+//!       (local.set $a (i32.load (global.get $position)))
+//!       (global.set $popped_at (i32.add (global.get $position) (i32.const 4)))
+//!       (br $join.1))
+//!     (global.set $position (i32.sub (global.get $position) (i32.const 4)))
+//!     (global.set $popped_at (global.get $position)))
+//!   (local.set $d (i32.load (global.get $popped_at))))
+//! ```
 
 use crate::abi::State;
 use crate::frame::{FrameLayout, slot_size};
@@ -74,9 +98,15 @@ fn position<'m>(cx: &FunctionCx<'_, 'm>) -> Expr<'m> {
     cx.build.global_get(&cx.runtime.position_global(), cx.runtime.pointer())
 }
 
-fn move_position<'m>(cx: &FunctionCx<'_, 'm>, bytes: u32) -> Expr<'m> {
-    let moved = cx.build.pointer_add(cx.runtime.pointer(), position(cx), u64::from(bytes));
-    cx.build.global_set(&cx.runtime.position_global(), moved)
+fn move_position<'m>(cx: &FunctionCx<'_, 'm>, bytes: i64) -> Expr<'m> {
+    let position = cx.runtime.position_global();
+    cx.build.global_set(&position, moved(cx, &position, bytes))
+}
+
+/// What a global holds and so many bytes more.
+fn moved<'m>(cx: &FunctionCx<'_, 'm>, global: &str, bytes: i64) -> Expr<'m> {
+    let pointer = cx.runtime.pointer();
+    cx.build.pointer_add(pointer, cx.build.global_get(global, pointer), bytes as u64)
 }
 
 fn store<'m>(cx: &FunctionCx<'_, 'm>, bytes: u32, offset: u32, value: Expr<'m>) -> Expr<'m> {
@@ -84,9 +114,9 @@ fn store<'m>(cx: &FunctionCx<'_, 'm>, bytes: u32, offset: u32, value: Expr<'m>) 
 }
 
 /// Stores slots from an offset on; gives the offset behind them.
-fn store_slots<'m>(
+fn store_slots<'a, 'm>(
     cx: &FunctionCx<'_, 'm>,
-    slots: impl Iterator<Item = Slot>,
+    slots: impl Iterator<Item = &'a Slot>,
     mut offset: u32,
     code: &mut Vec<Expr<'m>>,
 ) -> u32 {
@@ -98,20 +128,38 @@ fn store_slots<'m>(
     offset
 }
 
-fn own_bytes(epilogue: &Epilogue) -> u32 {
-    epilogue.slots.iter().map(|(slot, _)| slot_size(slot.type_)).sum()
+fn bytes_of<'a>(slots: impl Iterator<Item = &'a Slot>) -> u32 {
+    slots.map(|slot| slot_size(slot.type_)).sum()
+}
+
+fn own_slots(epilogue: &Epilogue) -> impl Iterator<Item = &Slot> {
+    epilogue.slots.iter().map(|(slot, _)| slot)
+}
+
+fn always_bytes(cx: &FunctionCx<'_, '_>) -> u32 {
+    bytes_of(cx.plan.always().iter())
+}
+
+fn site_bytes(cx: &FunctionCx<'_, '_>) -> u32 {
+    u32::from(cx.plan.landings.len() > 1)
+}
+
+/// By epilogue, the bytes of the slots that it stores, and that those store which it goes on in.
+fn sometimes_bytes(cx: &FunctionCx<'_, '_>) -> Vec<u32> {
+    let mut bytes = vec![0; cx.epilogues.len()];
+    for (index, epilogue) in cx.epilogues.iter().enumerate().rev() {
+        bytes[index] = bytes_of(own_slots(epilogue)) + epilogue.next.map_or(0, |next| bytes[next]);
+    }
+    bytes
 }
 
 /// Epilogues, one around the other, and then the header.
 fn store_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Vec<Expr<'m>>) -> Vec<Expr<'m>> {
     let build = cx.build;
-    let site_bytes = u32::from(cx.plan.landings.len() > 1);
-    let always: u32 = cx.plan.always().iter().map(|slot| slot_size(slot.type_)).sum();
+    let site_bytes = site_bytes(cx);
     // Bytes in front of the site from each epilogue on.
-    let mut before_site = vec![0; cx.epilogues.len()];
-    for (index, epilogue) in cx.epilogues.iter().enumerate().rev() {
-        before_site[index] = own_bytes(epilogue) + epilogue.next.map_or(always, |next| before_site[next]);
-    }
+    let always = always_bytes(cx);
+    let before_site: Vec<u32> = sometimes_bytes(cx).iter().map(|bytes| bytes + always).collect();
     let mut code = body;
     let mut offset = 0;
     for (index, epilogue) in cx.epilogues.iter().enumerate() {
@@ -123,19 +171,99 @@ fn store_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Vec<Expr<'m>>) -> Vec<Expr<'m>
             code = entered;
         }
         if is_joined(cx, index) {
-            code = vec![build.block(Some(&joined_label(cx, index)), &code, Some(Type::NONE))];
+            code = vec![build.block(Some(&numbered_label(cx, "joined", index)), &code, Some(Type::NONE))];
         }
-        offset = store_slots(cx, epilogue.slots.iter().map(|(slot, _)| *slot), 0, &mut code);
+        offset = store_slots(cx, own_slots(epilogue), 0, &mut code);
         if let Some(next) = epilogue.next {
-            code.extend((offset > 0).then(|| move_position(cx, offset)));
-            code.extend(jumps(cx, index).then(|| build.break_(&joined_label(cx, next), None, None)));
+            code.extend((offset > 0).then(|| move_position(cx, i64::from(offset))));
+            code.extend(jumps(cx, index).then(|| build.break_(&numbered_label(cx, "joined", next), None, None)));
         }
     }
-    offset = store_slots(cx, cx.plan.always().iter().copied(), offset, &mut code);
+    offset = store_slots(cx, cx.plan.always().iter(), offset, &mut code);
     let function_bytes = function_bytes(cx);
     code.push(store(cx, function_bytes, offset + site_bytes, build.i32(cx.plan.number.0)));
-    code.push(move_position(cx, offset + site_bytes + function_bytes));
+    code.push(move_position(cx, i64::from(offset + site_bytes + function_bytes)));
     code
+}
+
+/// Loads the frame's locals, and the site, and moves the position back.
+pub fn pop_frame<'m>(cx: &FunctionCx<'_, 'm>) -> Vec<Expr<'m>> {
+    let mut code: Vec<Expr<'m>> = cx.runtime.guard_resume(cx.build).into_iter().collect();
+    if cx.plan.retry == Retry::Call {
+        // What is resumed next was not resumed again.
+        code.push(cx.build.global_set(&cx.runtime.retried_global(), cx.build.i32(0)));
+    }
+    let header = site_bytes(cx) + function_bytes(cx);
+    let kinds: Vec<usize> = cx.plan.kinds_of_frames().collect();
+    // A frame of the only kind has all slots.
+    let slots = if kinds.len() == 1 { cx.plan.frame.as_slice() } else { cx.plan.always() };
+    let bytes = bytes_of(slots.iter());
+    code.push(move_position(cx, -i64::from(bytes + header)));
+    load_slots(cx, slots.iter(), &cx.runtime.position_global(), &mut code);
+    if let Some(local) = cx.site {
+        let site = cx.build.load(&cx.runtime.memory.name, 1, bytes, position(cx), Type::I32);
+        match kinds.len() {
+            1 => code.push(cx.build.local_set(local, site)),
+            _ => code.push(load_sometimes(cx, &kinds, cx.build.local_tee(local, site, Type::I32))),
+        }
+    }
+    code
+}
+
+/// Loads what only some frames hold, given the site.
+fn load_sometimes<'m>(cx: &FunctionCx<'_, 'm>, kinds: &[usize], site: Expr<'m>) -> Expr<'m> {
+    let build = cx.build;
+    let popped_at = cx.runtime.popped_at_global();
+    let popped = numbered_label(cx, "popped", 0);
+    let bytes = sometimes_bytes(cx);
+    let of_kind = |site| match cx.epilogue_of(site) {
+        kind if bytes[kind] == 0 => popped.clone(),
+        kind => numbered_label(cx, "kind", kind),
+    };
+    let labels: Vec<String> = cx.plan.sites().map(of_kind).collect();
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let (last, others) = labels.split_last().expect("it has several sites");
+    let mut code = vec![build.switch(others, last, site)];
+    let parts: Vec<usize> = (0..cx.epilogues.len()).filter(|&index| bytes[index] > 0).collect();
+    for &index in &parts {
+        let epilogue = &cx.epilogues[index];
+        let (is_kind, is_joined) = (kinds.contains(&index), is_joined(cx, index));
+        if is_kind {
+            let label = numbered_label(cx, "kind", index);
+            let position = move_position(cx, -i64::from(bytes[index]));
+            code = vec![build.block(Some(&label), &code, Some(Type::NONE)), position];
+            code.extend(is_joined.then(|| build.global_set(&popped_at, self::position(cx))));
+        }
+        if is_joined {
+            code = vec![build.block(Some(&numbered_label(cx, "join", index)), &code, Some(Type::NONE))];
+        }
+        let at = if is_kind && !is_joined { cx.runtime.position_global() } else { popped_at.clone() };
+        load_slots(cx, own_slots(epilogue), &at, &mut code);
+        match epilogue.next.filter(|&next| bytes[next] > 0) {
+            Some(next) => {
+                code.push(build.global_set(&popped_at, moved(cx, &at, i64::from(bytes[index] - bytes[next]))));
+                code.extend(jumps(cx, index).then(|| build.break_(&numbered_label(cx, "join", next), None, None)));
+            }
+            None => code.extend((Some(&index) != parts.last()).then(|| build.break_(&popped, None, None))),
+        }
+    }
+    build.block(Some(&popped), &code, Some(Type::NONE))
+}
+
+/// Loads slots from where a global says.
+fn load_slots<'a, 'm>(
+    cx: &FunctionCx<'_, 'm>,
+    slots: impl Iterator<Item = &'a Slot>,
+    global: &str,
+    code: &mut Vec<Expr<'m>>,
+) {
+    let mut offset = 0;
+    for slot in slots {
+        let (bytes, at) = (slot_size(slot.type_), cx.build.global_get(global, cx.runtime.pointer()));
+        let value = cx.build.load(&cx.runtime.memory.name, bytes, offset, at, slot.type_);
+        code.push(cx.build.local_set(slot.local, value));
+        offset += bytes;
+    }
 }
 
 /// The widths of one module's frames depend on how many functions it has.
@@ -154,8 +282,8 @@ fn is_joined(cx: &FunctionCx<'_, '_>, index: usize) -> bool {
     (0..index).any(|other| cx.epilogues[other].next == Some(index) && jumps(cx, other))
 }
 
-fn joined_label(cx: &FunctionCx<'_, '_>, index: usize) -> String {
-    format!("{}joined.{index}", cx.label_prefix)
+fn numbered_label(cx: &FunctionCx<'_, '_>, name: &str, index: usize) -> String {
+    format!("{}{name}.{index}", cx.label_prefix)
 }
 
 /// The block that tests leave for; and the site, behind it.

@@ -23,6 +23,7 @@ use crate::ir::{Builder, Expr, Function, Module, Type};
 use crate::plan::{Callee, CarriedOperand, Carry, FunctionPlan, Masks, Region, RegionId, RegionKind, Retry, Site};
 use crate::transform::FunctionCx;
 use crate::transform::epilogue::{pop_frame, push_frame_again};
+use crate::transform::in_line;
 use crate::transform::references;
 use crate::transform::runtime::Runtime;
 use choice::{Onward, passes_on, takes_lead_in};
@@ -64,24 +65,11 @@ pub fn write<'m>(
     if let Some(again) = again {
         code.push(build.local_set(again, build.global_get(&runtime.retried_global(), Type::I32)));
     }
-    if runtime.asserts {
-        let number = build.i32(plan.number.0);
-        code.push(build.call(&runtime.check_frame_helper(), &[number], Type::NONE));
+    if plan.in_line {
+        code.extend(in_line::pop_frame(cx));
+    } else {
+        code.extend(pop_with_helpers(cx));
     }
-    code.push(match (site, plan.masks) {
-        (None, _) => build.call(&runtime.pop_function_helper(), &[], Type::NONE),
-        (Some(site), None) => build.local_set(site, build.call(&runtime.pop_header_helper(), &[], Type::I32)),
-        (Some(site), Some(Masks::Packed(masks, bits))) => {
-            let helper = runtime.pop_packed_helper();
-            build.local_set(site, build.call(&helper, &[build.i64(masks), build.i32(bits)], Type::I32))
-        }
-        (Some(site), Some(Masks::Function(number, _))) => {
-            let header = build.call(&runtime.pop_header_helper(), &[], Type::I32);
-            let site = build.local_tee(site, header, Type::I32);
-            build.global_set(&runtime.popped_mask(), build.call(&runtime.mask_function(number), &[site], Type::I64))
-        }
-    });
-    code.extend(pop_frame(cx));
     code.extend(references::rebuild(cx, &references, site));
     let results = plan.results;
     let end = push_frame_again(cx, body, again.map(|local| build.local_get(local, Type::I32)));
@@ -103,6 +91,31 @@ pub fn write<'m>(
     }
     references::relax(module, resume, plan);
     resume.refinalize(module);
+}
+
+/// Reads the header and the frame's locals back.
+fn pop_with_helpers<'m>(cx: &FunctionCx<'_, 'm>) -> Vec<Expr<'m>> {
+    let (build, plan, runtime) = (cx.build, cx.plan, cx.runtime);
+    let mut code = Vec::new();
+    if runtime.asserts {
+        let number = build.i32(plan.number.0);
+        code.push(build.call(&runtime.check_frame_helper(), &[number], Type::NONE));
+    }
+    code.push(match (cx.site, plan.masks) {
+        (None, _) => build.call(&runtime.pop_function_helper(), &[], Type::NONE),
+        (Some(site), None) => build.local_set(site, build.call(&runtime.pop_header_helper(), &[], Type::I32)),
+        (Some(site), Some(Masks::Packed(masks, bits))) => {
+            let helper = runtime.pop_packed_helper();
+            build.local_set(site, build.call(&helper, &[build.i64(masks), build.i32(bits)], Type::I32))
+        }
+        (Some(site), Some(Masks::Function(number, _))) => {
+            let header = build.call(&runtime.pop_header_helper(), &[], Type::I32);
+            let site = build.local_tee(site, header, Type::I32);
+            build.global_set(&runtime.popped_mask(), build.call(&runtime.mask_function(number), &[site], Type::I64))
+        }
+    });
+    code.extend(pop_frame(cx));
+    code
 }
 
 /// Makes code of the resume function out of code of the original, which stays as it is: what is dropped is never copied.

@@ -176,6 +176,11 @@ impl Runtime {
         self.name("left_site")
     }
 
+    /// Where resume functions load values that only some of their frames hold.
+    pub fn popped_at_global(&self) -> String {
+        self.name("popped_at")
+    }
+
     /// Goes back to the frames inside of one that does not fit; gives what the function returns.
     pub fn abort_helper(&self, results: Type) -> String {
         self.name(&format!("abort{}", self.suffix(results)))
@@ -297,6 +302,14 @@ impl Runtime {
         BufferLayout { pointer: self.pointer().size() }
     }
 
+    /// What a resume function does first that takes its header from the frame itself: it traps if the program called it
+    /// with a wrong index.
+    pub fn guard_resume<'m>(&self, build: Builder<'m>) -> Option<Expr<'m>> {
+        let state = build.global_get(&self.state, Type::I32);
+        let is_called = || build.i32_lt_u(state, build.i32(abi::State::Rewinding as u32));
+        self.is_in_programs_table().then(|| build.if_(is_called(), build.unreachable(), None))
+    }
+
     /// Calls the resume function of the frame on top, which returns these results, references as the tops of their
     /// hierarchies.
     pub fn call_next_frame<'m>(&self, build: Builder<'m>, results: Type) -> Expr<'m> {
@@ -343,6 +356,8 @@ pub struct RuntimeNeeds {
     aborted: BTreeSet<Type>,
     /// Whether one of these has several sites.
     keeps_sites: bool,
+    /// Resume functions that load their frames themselves, of several kinds.
+    of_several_kinds: Vec<String>,
     /// Results of functions that are resumed again by what ends them.
     retried: BTreeSet<Type>,
     /// Results, numbers only, of whatever is resumed by the next frame.
@@ -351,7 +366,7 @@ pub struct RuntimeNeeds {
     resumable: Vec<(String, Type)>,
 }
 
-/// Which kinds of sites there are.
+/// Which kinds of sites there are in frames that helpers store.
 #[derive(Clone, Copy, Default, Debug)]
 struct SiteNeeds {
     /// Of functions with one landing, whose frames hold no site.
@@ -363,8 +378,8 @@ struct SiteNeeds {
 }
 
 impl SiteNeeds {
-    fn of(plans: &[&FunctionPlan]) -> SiteNeeds {
-        let has = |is_such: fn(usize) -> bool| plans.iter().any(|p| is_such(p.landings.len()));
+    fn of<'a>(plans: impl Iterator<Item = &'a &'a FunctionPlan> + Clone) -> SiteNeeds {
+        let has = |is_such: fn(usize) -> bool| plans.clone().any(|p| is_such(p.landings.len()));
         SiteNeeds {
             single: has(|landings| landings == 1),
             several: has(|landings| landings > 1),
@@ -387,6 +402,7 @@ impl RuntimeNeeds {
         let count = if runtime.sharing == Sharing::None { plans.len() } else { usize::MAX };
         let payload_bytes = references.payload_bytes();
         let layout = FrameLayout { payload_bytes, ..FrameLayout::for_functions(count) };
+        let several_kinds = plans.iter().zip(names).filter(|(p, _)| p.in_line && p.kinds_of_frames().count() > 1);
         let mut needs = RuntimeNeeds {
             globals,
             layout,
@@ -396,12 +412,13 @@ impl RuntimeNeeds {
             pops: BTreeSet::new(),
             masks: MaskFunctions::default(),
             has_packed_masks: plans.iter().any(|p| matches!(p.masks, Some(Masks::Packed(..)))),
-            unpacks_masks: plans.iter().any(|p| !p.in_line && matches!(p.masks, Some(Masks::Packed(..)))),
+            unpacks_masks: plans.iter().any(|p| matches!(p.masks, Some(Masks::Packed(..)))),
             references,
-            sites: SiteNeeds::of(plans),
+            sites: SiteNeeds::of(plans.iter().filter(|p| !p.in_line)),
             finishes: BTreeSet::new(),
             aborted: BTreeSet::new(),
             keeps_sites: plans.iter().any(|p| p.in_line && p.epilogues.iter().any(|e| e.sites.len() > 1)),
+            of_several_kinds: several_kinds.map(|(_, name)| name.clone()).collect(),
             retried: plans.iter().filter(|p| p.retry == Retry::Call).map(|p| p.results).collect(),
             resumed_results: more_results.iter().copied().collect(),
             resumable: names.iter().cloned().zip(plans.iter().map(|p| p.results)).collect(),
@@ -410,7 +427,7 @@ impl RuntimeNeeds {
             needs.resumed_results.insert(plan.results);
             needs.resumed_results.extend(plan.landings.iter().map(|l| l.result));
             needs.add_pushes(plan, runtime);
-            for group in pop_groups(plan) {
+            for group in pop_groups(plan).into_iter().filter(|_| !plan.in_line) {
                 let components = group.slots[0].type_.components();
                 needs.pops.extend(components.into_iter().map(|t| (t.in_frame(), group.masked, group.size)));
             }
@@ -439,6 +456,9 @@ impl RuntimeNeeds {
     fn scratch(&self, runtime: &Runtime) -> Vec<Scratch> {
         let popped = self.popped_globals(runtime).into_iter().map(|(name, _)| name).collect();
         let mut scratch = vec![Scratch { globals: popped, helpers: self.pop_helpers(runtime, |kind| kind.2 > 1) }];
+        if !self.of_several_kinds.is_empty() {
+            scratch.push(Scratch { globals: vec![runtime.popped_at_global()], helpers: self.of_several_kinds.clone() });
+        }
         if self.has_retries() {
             let mut helpers = self.retries(runtime);
             helpers.extend(self.header_helpers(runtime));

@@ -43,12 +43,14 @@ pub enum Op {
         bytes: u32,
         signed: bool,
         type_: Type,
+        /// The global that is its address without the offset, if it is one.
+        at: Option<Name>,
     },
     Store {
         memory: Name,
         offset: u64,
         bytes: u32,
-        /// The global that is its address without the offset, if it is one.
+        /// Likewise.
         at: Option<Name>,
     },
     Call {
@@ -462,6 +464,7 @@ impl Flattener {
                 bytes: data.bytes,
                 signed: data.is_signed,
                 type_: data.type_(),
+                at: self.body.code.global_at(row),
             },
             Kind::Store => {
                 let at = self.body.code.global_at(row);

@@ -2,8 +2,9 @@
 //!
 //! Functions that the pass added are executed, too, whenever they are called: what a helper does is found by running
 //! it. Any other call stops the machine, and who runs it says what comes back. In the function itself only operations
-//! that nobody can notice may be executed, besides setting globals that the pass added (state and position while
-//! unwinding only), and storing at the position; the added functions may use the frames' memory otherwise, too.
+//! that nobody can notice may be executed, besides setting globals that the pass added (the state while unwinding only, the
+//! position while rewinding and aborting, too), storing at the position, and loading from where such a global says; the added functions
+//! may use the frames' memory otherwise, too.
 
 use std::collections::HashMap;
 
@@ -301,8 +302,9 @@ impl<'a, 'm> Machine<'a, 'm> {
             Op::Load { memory, .. } | Op::Store { memory, .. } if !self.is_frames(memory) => {
                 return Err(Fault::Outside(self.address(row)));
             }
-            Op::Load { offset, bytes, signed, type_, .. } => {
-                let value = self.load(row, offset, bytes, signed, type_)?;
+            Op::Load { offset, bytes, signed, type_, memory, at } => {
+                let is_frame = self.world.is_frame_load(memory, at);
+                let value = self.load(row, (offset, bytes, signed, type_), is_frame)?;
                 self.stack.push(value);
             }
             Op::Store { offset, bytes, memory, at } => {
@@ -398,8 +400,11 @@ impl<'a, 'm> Machine<'a, 'm> {
     fn set_global(&mut self, global: Name, row: u32) -> Result<(), Fault> {
         let value = self.pop();
         let is_programs = self.world.programs_globals.contains(&global);
-        let is_driving = global == self.world.state || global == self.world.position;
-        let drives = is_driving && self.is_own() && !self.is_unwinding();
+        // The position moves in all states but the normal one.
+        let drives = self.is_own()
+            && (global == self.world.state && !self.is(&[abi::State::Unwinding])
+                || global == self.world.position
+                    && !self.is(&[abi::State::Unwinding, abi::State::Rewinding, abi::State::Aborting]));
         match self.rules {
             Rules::Harmless { .. } if is_programs || drives => {
                 return Err(Fault::Effect(self.address(row)));
@@ -411,8 +416,10 @@ impl<'a, 'm> Machine<'a, 'm> {
         Ok(())
     }
 
-    fn is_unwinding(&self) -> bool {
-        self.state.globals.get(&self.world.state) == Some(&Value::Bits(abi::State::Unwinding as u64))
+    /// Whether the state is one of these.
+    fn is(&self, states: &[abi::State]) -> bool {
+        let state = self.state.globals.get(&self.world.state).and_then(|value| value.bits());
+        states.iter().any(|&one| state == Some(one as u64))
     }
 
     fn decide(&mut self, row: u32) -> Result<bool, Fault> {
@@ -451,8 +458,9 @@ impl<'a, 'm> Machine<'a, 'm> {
         Ok(pointer.wrapping_add(offset))
     }
 
-    fn load(&mut self, row: u32, offset: u64, bytes: u32, signed: bool, type_: Type) -> Result<Value, Fault> {
-        if self.is_own() && !matches!(self.rules, Rules::Transition) {
+    fn load(&mut self, row: u32, access: (u64, u32, bool, Type), is_frame: bool) -> Result<Value, Fault> {
+        let (offset, bytes, signed, type_) = access;
+        if !is_frame && self.is_own() && !matches!(self.rules, Rules::Transition) {
             self.pop();
             return match self.rules {
                 Rules::Anything { .. } => Ok(computed(row)),

@@ -147,8 +147,8 @@ impl Visit<'_, '_> {
                 }
                 return Ok(false);
             }
-            Op::Load { .. } => {
-                self.uses_state(false)?;
+            Op::Load { memory, at, .. } => {
+                self.uses_state(world.is_frame_load(memory, at))?;
                 (1, Some(Value::Unknown))
             }
             Op::Store { memory, at, .. } => {

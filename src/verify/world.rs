@@ -215,6 +215,11 @@ impl<'m> World<'m> {
         at == Some(self.position) && self.memory.is_none_or(|m| m == memory)
     }
 
+    /// Whether a load is part of popping a frame: its address is a global that the program has not.
+    pub fn is_frame_load(&self, memory: Name, at: Option<Name>) -> bool {
+        at.is_some_and(|global| self.is_added_global(global)) && self.memory.is_none_or(|m| m == memory)
+    }
+
     /// Whether a global is one that the pass added.
     pub fn is_added_global(&self, global: Name) -> bool {
         !self.programs_globals.contains(&global)

@@ -192,12 +192,13 @@ mutations! {
             let shift = code.find(|f| is_shift(f.expr));
             code.replace(shift, code.build.i64_shl(shift.expr.child(0), code.build.i64(63)));
         };
-    a_resume_function_moves_the_position: "leaf", "code before the landing is executed while rewinding",
+    a_resume_function_moves_the_position: "leaf", "the local 0 is not reloaded from the frame",
         |module| {
             let code = Code::of(module, "leaf.resume");
             let position = code.build.global_get("fork.position", Type::I32);
             let header = code.find(|f| f.calls(".pop_function"));
-            let moved = code.build.global_set("fork.position", position);
+            let moved = code.build.pointer_add(Type::I32, position, 4);
+            let moved = code.build.global_set("fork.position", moved);
             code.replace(header, code.build.block(None, &[header.expr, moved], None));
         };
     another_function_is_resumed: "sites", "rewinding calls other.resume instead of resuming leaf.resume",
@@ -477,6 +478,63 @@ mutations! {
             let next = code.find(|f| f.expr.kind() == Kind::CallIndirect);
             code.replace(next, code.build.i32(0));
         };
+    in_line_a_load_is_dropped: "sites", "the local 1 is not reloaded from the frame",
+        |module| drop_load(module, "sites.resume", 8);
+    in_line_another_place_is_loaded: "sites", "the local 0 is not reloaded from the frame",
+        |module| {
+            let code = Code::of(module, "sites.resume");
+            let load = first_load(&code, 4);
+            let address = code.build.global_get("fork.position", Type::I32);
+            let other = code.build.load(&memory(module), 4, 4, address, Type::I32);
+            code.replace(load, other);
+        };
+    in_line_the_site_is_not_loaded: "sites", "code before the landing is executed while rewinding",
+        |module| {
+            let code = Code::of(module, "sites.resume");
+            code.replace(first_load(&code, 1), code.build.i32(2));
+        };
+    in_line_the_position_is_not_moved_back: "other", "the local 0 is not reloaded from the frame",
+        |module| {
+            let code = Code::of(module, "other.resume");
+            let sets = code.find_all(|f| f.expr.kind() == Kind::GlobalSet && f.expr.child(0).kind() == Kind::Binary);
+            code.replace(sets[0], code.build.nop());
+        };
+    in_line_the_position_is_moved_back_behind_the_values: "other", "the frame is not popped, or too much is",
+        |module| {
+            let code = Code::of(module, "other.resume");
+            let values = code.find(|f| f.expr.kind() == Kind::LocalSet && f.expr.child(0).kind() == Kind::Load);
+            let position = code.build.global_get("fork.position", Type::I32);
+            let moved = code.build.global_set("fork.position", code.build.pointer_add(Type::I32, position, 4));
+            code.replace(values, code.build.block(None, &[values.expr, moved], None));
+        };
+    in_line_the_position_is_moved_back_too_far: "sites", "the local 1 is not reloaded from the frame",
+        |module| {
+            let code = Code::of(module, "sites.resume");
+            let bytes = code.find_all(|f| f.expr.kind() == Kind::Const && f.is_in(Kind::Binary) && f.position == 1);
+            code.replace(bytes[1], code.build.i32(-24i32 as u32));
+        };
+    in_line_a_load_at_the_position_while_the_state_is_normal: "leaf", "it saves or resumes a frame while the state is normal",
+        |module| {
+            let code = Code::of(module, "leaf.resume");
+            let address = code.build.global_get("fork.position", Type::I32);
+            let load = code.build.drop(code.build.load(&memory(module), 4, 0, address, Type::I32));
+            let after = code.find(|f| f.calls("note"));
+            code.replace(after, code.build.block(None, &[load, after.expr], None));
+        };
+    in_line_a_load_at_the_position_in_the_function: "leaf", "its own operations are not those that it had",
+        |module| {
+            let code = Code::of(module, "leaf");
+            let address = code.build.global_get("fork.position", Type::I32);
+            let load = code.build.drop(code.build.load(&memory(module), 4, 0, address, Type::I32));
+            let after = code.find(|f| f.calls("note"));
+            code.replace(after, code.build.block(None, &[load, after.expr], None));
+        };
+    in_line_the_flag_of_what_is_resumed_again_stays: "leaf", "does not fit",
+        |module| {
+            let code = Code::of(module, "leaf.resume");
+            let flag = code.find(|f| f.expr.kind() == Kind::GlobalSet && f.expr.child(0).kind() == Kind::Const);
+            code.replace(flag, code.build.nop());
+        };
     a_transition_does_nothing: "of the module", "the transition wpk_fork_unwind_begin",
         |module| {
             let code = Code::of(module, "fork.unwind_begin");
@@ -497,6 +555,25 @@ fn drop_first_store(module: Module<'_>, function: &str, bytes: u32) {
     let of_bytes = |f: &Found<'_>| rows.iter().any(|r| r.expression == f.expr.address() && r.bytes == bytes);
     let store = code.find(|f| is_at_position(Some(f.expr)) && of_bytes(f));
     code.replace(store, code.build.nop());
+}
+
+fn memory(module: Module<'_>) -> String {
+    module.memories()[0].name.clone()
+}
+
+/// The first load of so many bytes of a frame.
+fn first_load<'m>(code: &Code<'m>, bytes: u32) -> Found<'m> {
+    let rows = code.function.code().rows;
+    let of_bytes = |f: &Found<'_>| rows.iter().any(|r| r.expression == f.expr.address() && r.bytes == bytes);
+    code.find(|f| f.expr.kind() == Kind::Load && f.expr.child(0).kind() == Kind::GlobalGet && of_bytes(f))
+}
+
+/// Takes the first load of so many bytes of a frame out of a function, and what it sets.
+fn drop_load(module: Module<'_>, function: &str, bytes: u32) {
+    let code = Code::of(module, function);
+    let load = first_load(&code, bytes).expr.address();
+    let set = code.find(|f| f.expr.kind() == Kind::LocalSet && f.expr.child(0).address() == load);
+    code.replace(set, code.build.nop());
 }
 
 /// The last place where a function sets a global.

@@ -28,8 +28,8 @@ pub(super) enum Calls {
 }
 
 impl Contents {
-    /// Of the code of a function of this name. What uses the global `fixed` cannot move.
-    pub(super) fn of(module: Module<'_>, name: Name, fixed: Name, code: &Code, local_types: &[Type]) -> Contents {
+    /// Of the code of a function of this name. What uses one of the globals `fixed` cannot move.
+    pub(super) fn of(module: Module<'_>, name: Name, fixed: &[Name], code: &Code, local_types: &[Type]) -> Contents {
         let rows = &code.rows;
         let mut contents = Contents {
             hashes: Vec::with_capacity(rows.len()),
@@ -69,7 +69,7 @@ impl Contents {
                 }
                 // What can be deep on the stack gets no more frames.
                 Kind::Call if row.named() == Some(name) => false,
-                Kind::GlobalGet | Kind::GlobalSet if row.named() == Some(fixed) => false,
+                Kind::GlobalGet | Kind::GlobalSet if row.named().is_some_and(|name| fixed.contains(&name)) => false,
                 _ => {
                     row.operation.hash(&mut hasher);
                     !row.is_return && row.operation != 0 && (is_call(row) || runs_to_its_end(module, row))

@@ -100,7 +100,7 @@ impl Use {
 }
 
 impl Text {
-    pub(super) fn of<'m>(module: Module<'m>, function: Function<'m>, fixed: Name, search: &Search) -> Text {
+    pub(super) fn of<'m>(module: Module<'m>, function: Function<'m>, fixed: &[Name], search: &Search) -> Text {
         let code = function.code();
         let Some(arms) = count_arms(&code.rows) else { return Text::default() };
         let name = Name::of(&function.name());
