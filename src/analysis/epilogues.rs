@@ -28,9 +28,11 @@
 //! V8's baseline compiler remembers for each label, and at each `if`, where all locals are. What it needs at most is what
 //! the largest functions need: these have no arms, and exact epilogues must be worth this memory, too.
 
+use std::collections::BTreeSet;
+
 use crate::analysis::regions::Tree;
 use crate::analysis::slot_order;
-use crate::frame::{POP_GROUPS, PUSH_GROUP, SMALL_PUSH_GROUP};
+use crate::frame::{MASK_BITS, POP_GROUPS, PUSH_GROUP, SMALL_PUSH_GROUP};
 use crate::plan::{Epilogue, FunctionPlan, Site, Slot, TestForm};
 
 /// How much more often code is assumed to run for each loop around it.
@@ -58,6 +60,8 @@ const CALL_BYTES: usize = 2;
 pub(super) const READ_BYTES: usize = 2;
 /// Bytes of a call that ends a frame.
 const FINISH_BYTES: usize = 5;
+/// Bytes of one more mask in a function that gives masks: a block, a number and an operation.
+const DIFFERENT_MASK_BYTES: usize = 9;
 /// Bytes of looking a mask up.
 const MASK_BYTES: usize = 8;
 
@@ -181,7 +185,7 @@ pub(super) fn bytes_with_helpers(plan: &FunctionPlan) -> [usize; 2] {
     let own = bytes_of(&plan.epilogues, plan.push_group) + masked(by_mask) + bytes_of_pushes(&always, plan.push_group);
     let resume = bytes_of_pushes(&[common, always].concat(), plan.resume_push_group) + LABEL_BYTES;
     let pops = bytes_of_pops(plan.always()) + bytes_of_pops(plan.sometimes()) + FINISH_BYTES;
-    let masks = 2 * masked(!plan.sometimes().is_empty());
+    let masks = masked(!plan.sometimes().is_empty()) + bytes_of_masks(plan);
     [own, resume + masks + pops].map(|bytes| bytes + FINISH_BYTES)
 }
 
@@ -204,6 +208,15 @@ fn bytes_of_pushes(slots: &[Slot], push_group: usize) -> usize {
     let calls: usize = runs.map(|run| run.len().div_ceil(push_group)).sum();
     let reads: usize = slots.iter().map(|slot| READ_BYTES + usize::from(slot.local > 127)).sum();
     calls * CALL_BYTES + reads
+}
+
+/// Bytes of a function's masks: a number, or a function that has a branch for each site.
+fn bytes_of_masks(plan: &FunctionPlan) -> usize {
+    if plan.landings.len() * plan.sometimes().len() <= MASK_BITS {
+        return 0;
+    }
+    let masks: BTreeSet<u64> = plan.sites().map(|site| plan.mask(site)).collect();
+    plan.landings.len() + masks.len() * DIFFERENT_MASK_BYTES
 }
 
 /// Bytes of calls of pop helpers, and of taking what they leave.

@@ -15,10 +15,13 @@ use crate::frame::WIDE_SITE;
 use crate::ir::Type;
 use crate::plan::{Callee, Epilogue, FunctionNumber, FunctionPlan};
 
-/// Bytes that frames in line may take more in any module: functions and resume functions.
-const FREE_BYTES: usize = 8000;
+/// Bytes that frames in line may take more in any module, of functions that this part of all frames is of.
+const FREE_BYTES: usize = 11_000;
+const FREE_SHARE: f64 = 1.0 / 60.0;
 /// Bytes that those of a function may take more anyway if it is on the stack of every fork, once; in proportion else.
-const MOST_PRICE: f64 = 10_500.0;
+const MOST_PRICE: f64 = 12_000.0;
+/// How many times too high the bytes can be of a function whose slots are not in the best order.
+const TOO_HIGH: usize = 3;
 /// Calls that a walk goes back, at most.
 const STEPS: usize = 40;
 /// How many of the walks go on at each call.
@@ -43,24 +46,57 @@ const END_BYTES: usize = STORE_BYTES + MOVE_BYTES + 14;
 pub fn choose(path: &ForkPath, plans: &mut [FunctionPlan]) {
     // Equal functions, which share a resume function, are all in line or none.
     let mut equal: HashMap<FunctionNumber, (usize, f64)> = HashMap::new();
+    let mut all_visits = 0.0;
     for (plan, visits) in plans.iter().zip(visits(path, plans)).filter(|(plan, _)| plan.is_resumable()) {
         let (count, sum) = equal.entry(plan.number).or_default();
         (*count, *sum) = (*count + 1, *sum + visits);
+        all_visits += visits;
     }
     let candidate = |(index, plan): (usize, &FunctionPlan)| {
         let &(count, visits) = equal.get(&plan.number).filter(|_| can_be(plan))?;
-        let bytes = more_bytes(plan, count);
-        (visits > 0.0).then_some((bytes as f64 / visits, index, bytes))
-    };
-    let mut candidates: Vec<(f64, usize, usize)> = plans.iter().enumerate().filter_map(candidate).collect();
-    candidates.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    let mut spent = 0;
-    for (price, index, bytes) in candidates {
-        if price <= MOST_PRICE || spent + bytes <= FREE_BYTES {
-            spent += bytes;
-            epilogues::make_exact(&mut plans[index]);
-            plans[index].in_line = true;
+        let share = visits / all_visits;
+        let candidate = Candidate { index, visits, share, bytes: more_bytes(plan, plan, count), exact: None };
+        if !candidate.is_worth(TOO_HIGH, 0) {
+            return None;
         }
+        let mut exact = plan.clone();
+        epilogues::make_exact(&mut exact);
+        exact.in_line = true;
+        Some(Candidate { bytes: more_bytes(plan, &exact, count), exact: Some(exact), ..candidate })
+    };
+    let mut candidates: Vec<Candidate> = plans.iter().enumerate().filter_map(candidate).collect();
+    candidates.sort_by(|a, b| a.price().total_cmp(&b.price()).then(a.index.cmp(&b.index)));
+    let mut spent = 0;
+    for candidate in candidates {
+        if candidate.is_worth(1, spent)
+            && let Some(exact) = candidate.exact
+        {
+            spent += candidate.bytes;
+            plans[candidate.index] = exact;
+        }
+    }
+}
+
+/// A function that can have its frames in line.
+struct Candidate {
+    index: usize,
+    visits: f64,
+    /// Of all visits.
+    share: f64,
+    bytes: usize,
+    /// Its plan then.
+    exact: Option<FunctionPlan>,
+}
+
+impl Candidate {
+    fn price(&self) -> f64 {
+        self.bytes as f64 / self.visits
+    }
+
+    /// Whether it is worth its bytes, when they are so many times too high, and so many have been spent.
+    fn is_worth(&self, too_high: usize, spent: usize) -> bool {
+        let is_free = self.share >= FREE_SHARE && spent + self.bytes <= too_high * FREE_BYTES;
+        is_free || self.bytes as f64 <= too_high as f64 * MOST_PRICE * self.visits
     }
 }
 
@@ -73,9 +109,10 @@ fn can_be(plan: &FunctionPlan) -> bool {
         && plan.frame.iter().all(|slot| is_number(slot.type_))
 }
 
-/// Bytes that the frames of so many equal functions take more in line, in them and in their resume function.
-fn more_bytes(plan: &FunctionPlan, count: usize) -> usize {
-    let exact = epilogues::exact(plan);
+/// Bytes that the frames of so many equal functions take more in line, in them and in their resume function, with slots in
+/// the order of another plan.
+fn more_bytes(plan: &FunctionPlan, ordered: &FunctionPlan, count: usize) -> usize {
+    let exact = epilogues::exact(ordered);
     let in_line = (count + 1) * bytes_of(&exact, plan.always().len()) + bytes_of_loads(&exact, plan);
     let [own, resume] = epilogues::bytes_with_helpers(plan);
     in_line.saturating_sub(count * own + resume)

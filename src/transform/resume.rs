@@ -194,11 +194,9 @@ impl<'m> Rewriter<'_, 'm> {
         if lead_in.is_empty() {
             return code;
         }
-        let label = self.cx.new_label("skip");
-        let mut skipped = vec![self.build().break_(&label, Some(self.rewinding()), None)];
-        skipped.extend(lead_in);
-        let skipped = self.build().block(Some(&label), &skipped, Some(Type::NONE));
-        self.build().block(None, &[skipped, code], Some(code.type_()))
+        let lead_in = self.build().sequence(&lead_in);
+        let normally = self.build().if_(self.build().i32_eqz(self.rewinding()), lead_in, None);
+        self.build().block(None, &[normally, code], Some(code.type_()))
     }
 
     /// The lead-in and the code in one expression.
