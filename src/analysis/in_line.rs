@@ -1,11 +1,10 @@
 //! Decides which functions store their frames themselves, and load them in their resume functions, instead of calling
 //! helpers for it.
 //!
-//! A value takes seven bytes then instead of two to be stored, and instead of four to be loaded; engines execute a third as
-//! much while they unwind, and half as much while they rewind. Most functions
-//! are on the stack of hardly any fork: so the bytes that this may take go to those which are on it most often. How often
-//! that is is estimated by random walks that begin at the calls of the entry imports and go from each function on to one
-//! of its callers.
+//! A value takes seven bytes then instead of two to be stored, and instead of four to be loaded; engines execute a third
+//! as much while they unwind, and half as much while they rewind. Most functions are on the stack of hardly any fork: so
+//! the bytes that this may take go to those which are on it most often. How often that is is estimated by random walks
+//! that begin at the calls of the entry imports and go from each function on to one of its callers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -27,7 +26,7 @@ const STEPS: usize = 40;
 /// How many of the walks go on at each call.
 const GOING_ON: f64 = 0.9;
 
-/// Bytes of storing a value at the position, or of loading it: two for the position and the local each, three for the store.
+/// Bytes of storing a value at the position, or of loading it: two for the position and the local each, and three.
 const STORE_BYTES: usize = 7;
 /// Bytes of moving the position.
 const MOVE_BYTES: usize = 7;
@@ -53,7 +52,7 @@ pub fn choose(path: &ForkPath, plans: &mut [FunctionPlan]) {
         all_visits += visits;
     }
     let candidate = |(index, plan): (usize, &FunctionPlan)| {
-        let &(count, visits) = equal.get(&plan.number).filter(|_| can_be(plan))?;
+        let &(count, visits) = equal.get(&plan.number).filter(|(_, visits)| *visits > 0.0 && can_be(plan))?;
         let share = visits / all_visits;
         let candidate = Candidate { index, visits, share, bytes: more_bytes(plan, plan, count), exact: None };
         if !candidate.is_worth(TOO_HIGH, 0) {
@@ -109,8 +108,8 @@ fn can_be(plan: &FunctionPlan) -> bool {
         && plan.frame.iter().all(|slot| is_number(slot.type_))
 }
 
-/// Bytes that the frames of so many equal functions take more in line, in them and in their resume function, with slots in
-/// the order of another plan.
+/// Bytes that the frames of so many equal functions take more in line, in them and in their resume function, with slots
+/// in the order of another plan.
 fn more_bytes(plan: &FunctionPlan, ordered: &FunctionPlan, count: usize) -> usize {
     let exact = epilogues::exact(ordered);
     let in_line = (count + 1) * bytes_of(&exact, plan.always().len()) + bytes_of_loads(&exact, plan);

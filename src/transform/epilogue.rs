@@ -246,8 +246,8 @@ pub fn pop_groups(plan: &FunctionPlan) -> Vec<PopGroup> {
     groups
 }
 
-/// Reads a frame's locals back, in the reverse order of [`push_frame`], with helpers. A numeric local that the frame does not hold gets
-/// some value.
+/// Reads a frame's locals back with helpers, in the reverse order of [`push_frame`]. A numeric local that the frame does
+/// not hold gets some value.
 pub fn pop_frame<'m>(cx: &FunctionCx<'_, 'm>) -> Vec<Expr<'m>> {
     let build = cx.build;
     let mut code = Vec::new();

@@ -2,9 +2,9 @@
 //!
 //! Functions that the pass added are executed, too, whenever they are called: what a helper does is found by running
 //! it. Any other call stops the machine, and who runs it says what comes back. In the function itself only operations
-//! that nobody can notice may be executed, besides setting globals that the pass added (the state while unwinding only, the
-//! position while rewinding and aborting, too), storing at the position, and loading from where such a global says; the added functions
-//! may use the frames' memory otherwise, too.
+//! that nobody can notice may be executed, besides setting globals that the pass added (the state while unwinding only,
+//! the position while rewinding and aborting, too), storing at the position, and loading from where such a global says;
+//! the added functions may use the frames' memory otherwise, too.
 
 use std::collections::HashMap;
 

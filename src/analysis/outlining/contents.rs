@@ -50,6 +50,7 @@ impl Contents {
             let id = (!matches!(row.kind(), Kind::Const | Kind::LocalGet)).then_some(row.id);
             (id, row.type_id).hash(&mut hasher);
             let mut outermost = children.iter().map(|&child| contents.outermost[child]).min().unwrap_or(u32::MAX);
+            let is_fixed = row.named().is_some_and(|name| fixed.contains(&name));
             let can_move = match row.kind() {
                 Kind::LocalGet | Kind::If => true,
                 Kind::LocalSet => local_types[row.value as usize].is_numeric(),
@@ -69,7 +70,7 @@ impl Contents {
                 }
                 // What can be deep on the stack gets no more frames.
                 Kind::Call if row.named() == Some(name) => false,
-                Kind::GlobalGet | Kind::GlobalSet if row.named().is_some_and(|name| fixed.contains(&name)) => false,
+                Kind::GlobalGet | Kind::GlobalSet if is_fixed => false,
                 _ => {
                     row.operation.hash(&mut hasher);
                     !row.is_return && row.operation != 0 && (is_call(row) || runs_to_its_end(module, row))
@@ -80,7 +81,7 @@ impl Contents {
             let mut hashes = children.iter().map(|&child| contents.hashes[child]);
             let all_can = hashes.all(|hash| hash.inspect(|hash| hash.hash(&mut hasher)).is_some());
             let hash = (all_can && can_move && is_numeric).then(|| hasher.finish());
-            let calls = contents.calls(row, &children);
+            let calls = contents.calls(row, &children, is_fixed);
             contents.hashes.push(hash);
             contents.outermost.push(outermost);
             contents.calls.push(calls);
@@ -89,7 +90,8 @@ impl Contents {
         contents
     }
 
-    fn calls(&self, row: &CodeRow, children: &[usize]) -> Calls {
+    /// What is fixed counts as a call: a loop around it turns as often as the function is resumed.
+    fn calls(&self, row: &CodeRow, children: &[usize], is_fixed: bool) -> Calls {
         let of = |&child: &usize| self.calls[child];
         let most = children.iter().map(of).max().unwrap_or(Calls::Never);
         let always = match (row.kind(), children) {
@@ -98,7 +100,7 @@ impl Contents {
             }
             // What is behind a branch need not be executed.
             (Kind::Block | Kind::Loop, [first, ..]) => of(first) == Calls::Always,
-            _ => is_call(row) || most == Calls::Always,
+            _ => is_call(row) || is_fixed || most == Calls::Always,
         };
         if always { Calls::Always } else { most.min(Calls::Sometimes) }
     }
