@@ -73,9 +73,9 @@ pub fn lay_out_masks(plans: &mut [FunctionPlan]) -> MaskFunctions {
     MaskFunctions { masks: masks.into_iter().map(|(_, masks)| masks).collect(), shared }
 }
 
-/// Functions that store and load their frames themselves know what the frames of each site hold.
+/// Functions that load their frames themselves know what the frames of each site hold.
 fn needs_masks(plan: &FunctionPlan) -> bool {
-    !plan.sometimes().is_empty() && !plan.in_line
+    !plan.sometimes().is_empty() && !plan.loads_in_line
 }
 
 /// Of the functions that share a number the first has the resume function: the others' frames are like its own.

@@ -299,6 +299,8 @@ pub struct FunctionPlan {
     pub epilogues: Vec<Epilogue>,
     /// Whether it stores its frames itself, and its resume function does, instead of calling helpers.
     pub in_line: bool,
+    /// Whether its resume function, which then stores its frames itself, loads them itself, too.
+    pub loads_in_line: bool,
     /// How many locals the function pushes with one call, at most.
     pub push_group: usize,
     /// Likewise its resume function.

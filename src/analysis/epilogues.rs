@@ -176,7 +176,7 @@ fn slots_by_type(plan: &FunctionPlan) -> Vec<Slot> {
     by_type
 }
 
-/// Bytes of pushing frames with helpers in a function, and of popping and pushing them in its resume function.
+/// Bytes of pushing frames with helpers, in a function, and in its resume function.
 pub(super) fn bytes_with_helpers(plan: &FunctionPlan) -> [usize; 2] {
     let slots = |epilogue: &Epilogue| epilogue.slots.iter().map(|(slot, _)| *slot).collect::<Vec<Slot>>();
     let masked = |is_masked: bool| if is_masked { MASK_BYTES } else { 0 };
@@ -184,9 +184,13 @@ pub(super) fn bytes_with_helpers(plan: &FunctionPlan) -> [usize; 2] {
     let by_mask = plan.epilogues.iter().any(Epilogue::pushes_by_mask);
     let own = bytes_of(&plan.epilogues, plan.push_group) + masked(by_mask) + bytes_of_pushes(&always, plan.push_group);
     let resume = bytes_of_pushes(&[common, always].concat(), plan.resume_push_group) + LABEL_BYTES;
-    let pops = bytes_of_pops(plan.always()) + bytes_of_pops(plan.sometimes()) + FINISH_BYTES;
-    let masks = masked(!plan.sometimes().is_empty()) + bytes_of_masks(plan);
-    [own, resume + masks + pops].map(|bytes| bytes + FINISH_BYTES)
+    [own, resume + masked(!plan.sometimes().is_empty())].map(|bytes| bytes + FINISH_BYTES)
+}
+
+/// Bytes of popping frames with helpers.
+pub(super) fn bytes_of_popping(plan: &FunctionPlan) -> usize {
+    let masks = if plan.sometimes().is_empty() { 0 } else { MASK_BYTES + bytes_of_masks(plan) };
+    FINISH_BYTES + masks + bytes_of_pops(plan.always()) + bytes_of_pops(plan.sometimes())
 }
 
 /// Bytes of epilogues, less those of sites that tests need not bring.

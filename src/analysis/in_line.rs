@@ -45,8 +45,10 @@ const END_BYTES: usize = STORE_BYTES + MOVE_BYTES + 14;
 pub fn choose(path: &ForkPath, plans: &mut [FunctionPlan]) {
     // Equal functions, which share a resume function, are all in line or none.
     let mut equal: HashMap<FunctionNumber, (usize, f64)> = HashMap::new();
+    let calls = Calls::of(path, plans);
+    let may_recur = calls.cycles(plans);
     let mut all_visits = 0.0;
-    for (plan, visits) in plans.iter().zip(visits(path, plans)).filter(|(plan, _)| plan.is_resumable()) {
+    for (plan, visits) in plans.iter().zip(visits(&calls, plans)).filter(|(plan, _)| plan.is_resumable()) {
         let (count, sum) = equal.entry(plan.number).or_default();
         (*count, *sum) = (*count + 1, *sum + visits);
         all_visits += visits;
@@ -54,14 +56,15 @@ pub fn choose(path: &ForkPath, plans: &mut [FunctionPlan]) {
     let candidate = |(index, plan): (usize, &FunctionPlan)| {
         let &(count, visits) = equal.get(&plan.number).filter(|(_, visits)| *visits > 0.0 && can_be(plan))?;
         let share = visits / all_visits;
-        let candidate = Candidate { index, visits, share, bytes: more_bytes(plan, plan, count), exact: None };
+        let loads = !may_recur[index];
+        let candidate = Candidate { index, visits, share, bytes: more_bytes(plan, plan, count, loads), exact: None };
         if !candidate.is_worth(TOO_HIGH, 0) {
             return None;
         }
         let mut exact = plan.clone();
         epilogues::make_exact(&mut exact);
-        exact.in_line = true;
-        Some(Candidate { bytes: more_bytes(plan, &exact, count), exact: Some(exact), ..candidate })
+        (exact.in_line, exact.loads_in_line) = (true, loads);
+        Some(Candidate { bytes: more_bytes(plan, &exact, count, loads), exact: Some(exact), ..candidate })
     };
     let mut candidates: Vec<Candidate> = plans.iter().enumerate().filter_map(candidate).collect();
     candidates.sort_by(|a, b| a.price().total_cmp(&b.price()).then(a.index.cmp(&b.index)));
@@ -109,12 +112,14 @@ fn can_be(plan: &FunctionPlan) -> bool {
 }
 
 /// Bytes that the frames of so many equal functions take more in line, in them and in their resume function, with slots
-/// in the order of another plan.
-fn more_bytes(plan: &FunctionPlan, ordered: &FunctionPlan, count: usize) -> usize {
+/// in the order of another plan. `loads`: the resume function loads them in line, too.
+fn more_bytes(plan: &FunctionPlan, ordered: &FunctionPlan, count: usize, loads: bool) -> usize {
     let exact = epilogues::exact(ordered);
-    let in_line = (count + 1) * bytes_of(&exact, plan.always().len()) + bytes_of_loads(&exact, plan);
+    let popping = epilogues::bytes_of_popping(plan);
+    let loading = if loads { bytes_of_loads(&exact, plan) } else { popping };
+    let in_line = (count + 1) * bytes_of(&exact, plan.always().len()) + loading;
     let [own, resume] = epilogues::bytes_with_helpers(plan);
-    in_line.saturating_sub(count * own + resume)
+    in_line.saturating_sub(count * own + resume + popping)
 }
 
 /// Bytes of epilogues in line.
@@ -140,8 +145,7 @@ fn bytes_of_loads(epilogues: &[Epilogue], plan: &FunctionPlan) -> usize {
 }
 
 /// By plan, how often walks come to the function: they begin at those that call entry imports.
-fn visits(path: &ForkPath, plans: &[FunctionPlan]) -> Vec<f64> {
-    let calls = Calls::of(path, plans);
+fn visits(calls: &Calls, plans: &[FunctionPlan]) -> Vec<f64> {
     let starts: Vec<usize> = (0..plans.len()).filter(|&i| calls_an_entry(&plans[i])).collect();
     let mut walks = vec![0.0; plans.len()];
     for &start in &starts {
@@ -163,6 +167,7 @@ fn calls_an_entry(plan: &FunctionPlan) -> bool {
 struct Calls {
     /// By plan, the plans of the functions that call it, other than itself.
     callers: Vec<BTreeSet<usize>>,
+    calls_itself: Vec<bool>,
     is_in_table: Vec<bool>,
     /// Plans of functions with calls whose callee is not known, by what it returns.
     of_unknown: BTreeMap<Type, BTreeSet<usize>>,
@@ -173,6 +178,7 @@ impl Calls {
         let defined = path.defined();
         let of_function: HashMap<u32, usize> = defined.iter().enumerate().map(|(plan, &index)| (index, plan)).collect();
         let mut callers: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); plans.len()];
+        let mut calls_itself = vec![false; plans.len()];
         let mut of_unknown: BTreeMap<Type, BTreeSet<usize>> = BTreeMap::new();
         for (caller, plan) in plans.iter().enumerate() {
             for landing in plan.landings.iter().filter(|landing| landing.callee != Callee::Entry) {
@@ -180,8 +186,10 @@ impl Calls {
                     of_unknown.entry(landing.result).or_default().insert(caller);
                     continue;
                 };
-                if let Some(&callee) = of_function.get(&direct).filter(|callee| **callee != caller) {
-                    callers[callee].insert(caller);
+                match of_function.get(&direct) {
+                    Some(&callee) if callee == caller => calls_itself[caller] = true,
+                    Some(&callee) => drop(callers[callee].insert(caller)),
+                    None => {}
                 }
             }
         }
@@ -189,7 +197,28 @@ impl Calls {
         for plan in path.in_tables().iter().filter_map(|index| of_function.get(index)) {
             is_in_table[*plan] = true;
         }
-        Calls { callers, is_in_table, of_unknown }
+        Calls { callers, calls_itself, is_in_table, of_unknown }
+    }
+
+    /// By plan, whether the function may be on a stack several times: it is on a cycle of calls, or on a way from one to
+    /// another.
+    fn cycles(&self, plans: &[FunctionPlan]) -> Vec<bool> {
+        // What functions in tables return stands between these and the calls of unknown functions.
+        let results: BTreeMap<Type, usize> = self.of_unknown.keys().copied().zip(plans.len()..).collect();
+        let mut edges: Vec<(usize, usize)> = Vec::new();
+        for (callee, callers) in self.callers.iter().enumerate() {
+            edges.extend(callers.iter().map(|&caller| (caller, callee)));
+            let unknown = results.get(&plans[callee].results).filter(|_| self.is_in_table[callee]);
+            edges.extend(unknown.map(|&node| (node, callee)));
+        }
+        for (type_, callers) in &self.of_unknown {
+            edges.extend(callers.iter().map(|&caller| (caller, results[type_])));
+        }
+        let count = plans.len() + results.len();
+        let behind = behind_cycles(count, &edges);
+        let back: Vec<(usize, usize)> = edges.iter().map(|&(caller, callee)| (callee, caller)).collect();
+        let before = behind_cycles(count, &back);
+        (0..plans.len()).map(|i| self.calls_itself[i] || behind[i] && before[i]).collect()
     }
 
     /// Where walks are after one call more, given how many there are where.
@@ -214,4 +243,27 @@ impl Calls {
         }
         next
     }
+}
+
+/// By node, whether it is on a cycle of a graph or can be reached from one: what is left if nodes that no edge leads to are
+/// taken away, as long as there are any.
+fn behind_cycles(count: usize, edges: &[(usize, usize)]) -> Vec<bool> {
+    let mut leading_to = vec![0; count];
+    let mut next: Vec<Vec<usize>> = vec![Vec::new(); count];
+    for &(from, to) in edges {
+        leading_to[to] += 1;
+        next[from].push(to);
+    }
+    let mut open: Vec<usize> = (0..count).filter(|&node| leading_to[node] == 0).collect();
+    let mut is_left = vec![true; count];
+    while let Some(node) = open.pop() {
+        is_left[node] = false;
+        for &to in &next[node] {
+            leading_to[to] -= 1;
+            if leading_to[to] == 0 {
+                open.push(to);
+            }
+        }
+    }
+    is_left
 }

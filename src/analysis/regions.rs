@@ -178,6 +178,7 @@ impl Tree {
             epilogues: Vec::new(),
             retry: Retry::Loop,
             in_line: false,
+            loads_in_line: false,
             push_group: PUSH_GROUP,
             resume_push_group: PUSH_GROUP,
             resume_last_group: PUSH_GROUP,

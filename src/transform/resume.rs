@@ -65,7 +65,7 @@ pub fn write<'m>(
     if let Some(again) = again {
         code.push(build.local_set(again, build.global_get(&runtime.retried_global(), Type::I32)));
     }
-    if plan.in_line {
+    if plan.loads_in_line {
         code.extend(in_line::pop_frame(cx));
     } else {
         code.extend(pop_with_helpers(cx));

@@ -366,7 +366,7 @@ pub struct RuntimeNeeds {
     resumable: Vec<(String, Type)>,
 }
 
-/// Which kinds of sites there are in frames that helpers store.
+/// Which kinds of sites there are in frames that helpers load.
 #[derive(Clone, Copy, Default, Debug)]
 struct SiteNeeds {
     /// Of functions with one landing, whose frames hold no site.
@@ -402,7 +402,7 @@ impl RuntimeNeeds {
         let count = if runtime.sharing == Sharing::None { plans.len() } else { usize::MAX };
         let payload_bytes = references.payload_bytes();
         let layout = FrameLayout { payload_bytes, ..FrameLayout::for_functions(count) };
-        let several_kinds = plans.iter().zip(names).filter(|(p, _)| p.in_line && p.kinds_of_frames().count() > 1);
+        let several_kinds = plans.iter().zip(names).filter(|(p, _)| p.loads_in_line && p.kinds_of_frames().count() > 1);
         let mut needs = RuntimeNeeds {
             globals,
             layout,
@@ -412,9 +412,9 @@ impl RuntimeNeeds {
             pops: BTreeSet::new(),
             masks: MaskFunctions::default(),
             has_packed_masks: plans.iter().any(|p| matches!(p.masks, Some(Masks::Packed(..)))),
-            unpacks_masks: plans.iter().any(|p| matches!(p.masks, Some(Masks::Packed(..)))),
+            unpacks_masks: plans.iter().any(|p| !p.in_line && matches!(p.masks, Some(Masks::Packed(..)))),
             references,
-            sites: SiteNeeds::of(plans.iter().filter(|p| !p.in_line)),
+            sites: SiteNeeds::of(plans.iter().filter(|p| !p.loads_in_line)),
             finishes: BTreeSet::new(),
             aborted: BTreeSet::new(),
             keeps_sites: plans.iter().any(|p| p.in_line && p.epilogues.iter().any(|e| e.sites.len() > 1)),
@@ -427,7 +427,7 @@ impl RuntimeNeeds {
             needs.resumed_results.insert(plan.results);
             needs.resumed_results.extend(plan.landings.iter().map(|l| l.result));
             needs.add_pushes(plan, runtime);
-            for group in pop_groups(plan).into_iter().filter(|_| !plan.in_line) {
+            for group in pop_groups(plan).into_iter().filter(|_| !plan.loads_in_line) {
                 let components = group.slots[0].type_.components();
                 needs.pops.extend(components.into_iter().map(|t| (t.in_frame(), group.masked, group.size)));
             }
