@@ -5,6 +5,9 @@
 //! as much while they unwind, and half as much while they rewind. Most functions are on the stack of hardly any fork: so
 //! the bytes that this may take go to those which are on it most often. How often that is is estimated by random walks
 //! that begin at the calls of the entry imports and go from each function on to one of its callers.
+//!
+//! A load in line makes wasmtime keep the address of the memory in the engine's frame. So small functions that can be on a
+//! stack many times, since they are on cycles of calls or between such, keep pop helpers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -19,6 +22,8 @@ const FREE_BYTES: usize = 11_000;
 const FREE_SHARE: f64 = 1.0 / 60.0;
 /// Bytes that those of a function may take more anyway if it is on the stack of every fork, once; in proportion else.
 const MOST_PRICE: f64 = 12_000.0;
+/// Locals, at most, of functions that load nothing in line if they can be on a stack many times.
+const SMALL_FRAME: usize = 16;
 /// How many times too high the bytes can be of a function whose slots are not in the best order.
 const TOO_HIGH: usize = 3;
 /// Calls that a walk goes back, at most.
@@ -56,7 +61,7 @@ pub fn choose(path: &ForkPath, plans: &mut [FunctionPlan]) {
     let candidate = |(index, plan): (usize, &FunctionPlan)| {
         let &(count, visits) = equal.get(&plan.number).filter(|(_, visits)| *visits > 0.0 && can_be(plan))?;
         let share = visits / all_visits;
-        let loads = !may_recur[index];
+        let loads = !may_recur[index] || plan.locals.len() > SMALL_FRAME;
         let candidate = Candidate { index, visits, share, bytes: more_bytes(plan, plan, count, loads), exact: None };
         if !candidate.is_worth(TOO_HIGH, 0) {
             return None;
