@@ -2,7 +2,7 @@
 //! helpers for it.
 //!
 //! A value takes seven bytes then instead of two to be stored, and instead of four to be loaded; engines execute a third
-//! as much while they unwind, and half as much while they rewind. Most functions are on the stack of hardly any fork: so
+//! as much while they unwind, and two thirds while they rewind. Most functions are on the stack of hardly any fork: so
 //! the bytes that this may take go to those which are on it most often. How often that is is estimated by random walks
 //! that begin at the calls of the entry imports and go from each function on to one of its callers.
 //!
