@@ -548,11 +548,16 @@ fn is_at_position(expr: Option<Expr<'_>>) -> bool {
     expr.is_some_and(|store| store.kind() == Kind::Store && is_position(store.child(0)))
 }
 
+/// Whether an expression is an access to so many bytes of memory.
+fn accesses<'m>(code: &Code<'m>, bytes: u32) -> impl Fn(&Found<'m>) -> bool + use<'m> {
+    let rows = code.function.code().rows;
+    move |found| rows.iter().any(|row| row.expression == found.expr.address() && row.bytes == bytes)
+}
+
 /// Takes the first store of so many bytes of a frame out of a function.
 fn drop_first_store(module: Module<'_>, function: &str, bytes: u32) {
     let code = Code::of(module, function);
-    let rows = code.function.code().rows;
-    let of_bytes = |f: &Found<'_>| rows.iter().any(|r| r.expression == f.expr.address() && r.bytes == bytes);
+    let of_bytes = accesses(&code, bytes);
     let store = code.find(|f| is_at_position(Some(f.expr)) && of_bytes(f));
     code.replace(store, code.build.nop());
 }
@@ -563,8 +568,7 @@ fn memory(module: Module<'_>) -> String {
 
 /// The first load of so many bytes of a frame.
 fn first_load<'m>(code: &Code<'m>, bytes: u32) -> Found<'m> {
-    let rows = code.function.code().rows;
-    let of_bytes = |f: &Found<'_>| rows.iter().any(|r| r.expression == f.expr.address() && r.bytes == bytes);
+    let of_bytes = accesses(code, bytes);
     code.find(|f| f.expr.kind() == Kind::Load && f.expr.child(0).kind() == Kind::GlobalGet && of_bytes(f))
 }
 
