@@ -31,7 +31,8 @@ const STEPS: usize = 40;
 /// How many of the walks go on at each call.
 const GOING_ON: f64 = 0.9;
 
-/// Bytes of storing a value at the position, or of loading it: two for the position and the local each, and three.
+/// Bytes of storing a value at the position, or of loading it: two for the position and the local each, three for the
+/// access.
 const STORE_BYTES: usize = 7;
 /// Bytes of moving the position.
 const MOVE_BYTES: usize = 7;
@@ -49,19 +50,20 @@ const END_BYTES: usize = STORE_BYTES + MOVE_BYTES + 14;
 /// Chooses functions, and gives each of them an epilogue for each kind of frame. Functions must be numbered.
 pub fn choose(path: &ForkPath, plans: &mut [FunctionPlan]) {
     // Equal functions, which share a resume function, are all in line or none.
-    let mut equal: HashMap<FunctionNumber, (usize, f64)> = HashMap::new();
+    let mut equal: HashMap<FunctionNumber, (usize, f64, bool)> = HashMap::new();
     let calls = Calls::of(path, plans);
-    let may_recur = calls.cycles(plans);
+    let (visits, may_recur) = (visits(&calls, plans), calls.cycles(plans));
     let mut all_visits = 0.0;
-    for (plan, visits) in plans.iter().zip(visits(&calls, plans)).filter(|(plan, _)| plan.is_resumable()) {
-        let (count, sum) = equal.entry(plan.number).or_default();
-        (*count, *sum) = (*count + 1, *sum + visits);
-        all_visits += visits;
+    for index in (0..plans.len()).filter(|&index| plans[index].is_resumable()) {
+        let (count, sum, recurs) = equal.entry(plans[index].number).or_default();
+        (*count, *sum, *recurs) = (*count + 1, *sum + visits[index], *recurs || may_recur[index]);
+        all_visits += visits[index];
     }
     let candidate = |(index, plan): (usize, &FunctionPlan)| {
-        let &(count, visits) = equal.get(&plan.number).filter(|(_, visits)| *visits > 0.0 && can_be(plan))?;
+        let &(count, visits, recurs) =
+            equal.get(&plan.number).filter(|(_, visits, _)| *visits > 0.0 && can_be(plan))?;
         let share = visits / all_visits;
-        let loads = !may_recur[index] || plan.locals.len() > SMALL_FRAME;
+        let loads = !recurs || plan.locals.len() > SMALL_FRAME;
         let candidate = Candidate { index, visits, share, bytes: more_bytes(plan, plan, count, loads), exact: None };
         if !candidate.is_worth(TOO_HIGH, 0) {
             return None;
