@@ -455,9 +455,9 @@ fn outline<'m>(pass: Pass<'m>, module: Module<'m>, runtime: &mut Runtime, functi
         let mut functions = functions.to_vec();
         let mut search = Search::Everything;
         // Calls are what frames in line are to spare.
-        let fixed = [runtime.position_global(), runtime.popped_at_global()].map(|global| Name::of(&global));
+        let fixed = Name::of(&runtime.position_global());
         for _ in 0..SEARCHES {
-            let outlined = outlining::find(pass, module, &functions, &fixed, &search);
+            let outlined = outlining::find(pass, module, &functions, fixed, &search);
             let names = transform::outline::outline(module, runtime, &outlined);
             let places = outlined.iter().flat_map(|outlined| &outlined.places);
             let changed: HashSet<Function<'m>> = places.map(|place| place.function).collect();

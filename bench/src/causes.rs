@@ -137,7 +137,7 @@ fn names(bytes: &[u8]) -> Result<Names> {
                 match naming.name {
                     "fork.state" => state = Some(naming.index),
                     "fork.popped_mask" => {}
-                    "fork.position" | "fork.left_site" | "fork.popped_at" => drop(in_line.insert(naming.index)),
+                    "fork.position" | "fork.left_site" => drop(in_line.insert(naming.index)),
                     name if name.starts_with("fork.popped_") => drop(popped.insert(naming.index)),
                     _ => {}
                 }

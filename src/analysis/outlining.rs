@@ -109,12 +109,12 @@ pub fn can_be_searched(function: Function<'_>) -> bool {
 }
 
 /// Finds what is worth it in these functions, which can be searched, and have no code that cannot be reached by its types.
-/// Code that uses one of the globals `fixed` stays where it is.
+/// Code that uses the global `fixed`, or a local with an address that is taken from it, stays where it is.
 pub fn find<'m>(
     pass: Pass<'m>,
     module: Module<'m>,
     functions: &[Function<'m>],
-    fixed: &[Name],
+    fixed: Name,
     search: &Search,
 ) -> Vec<Outlined<'m>> {
     let texts = map(pass, functions, |_, function| Text::of(module, function, fixed, search));

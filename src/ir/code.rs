@@ -1,5 +1,7 @@
 //! What a function's code names, and arithmetic on constants.
 
+use std::collections::HashMap;
+
 use super::ffi::bridge;
 use super::{CallSite, CodeRow, Expr, FunctionImport, FunctionRow, Kind, Module, Reference, TableSegment, Type, c};
 
@@ -81,10 +83,40 @@ impl super::Code {
         self.targets[first..first + row.targets as usize].iter().map(|&name| Name(name))
     }
 
-    /// The global that is the address of an access to memory, which is a row, but for the offset.
-    pub fn global_at(&self, access: u32) -> Option<Name> {
+    /// The global that is the address of an access to memory, which is a row, but for the offset: or a local is that is
+    /// one of [`addresses`](Self::addresses).
+    pub fn global_at(&self, access: u32, addresses: &HashMap<u32, Name>) -> Option<Name> {
         let address = self.rows[..access as usize].iter().rfind(|row| row.parent == access && row.child == 0)?;
-        (address.kind() == Kind::GlobalGet).then(|| address.named())?
+        match address.kind() {
+            Kind::GlobalGet => address.named(),
+            Kind::LocalGet | Kind::LocalSet => addresses.get(&(address.value as u32)).copied(),
+            _ => None,
+        }
+    }
+
+    /// Locals that hold nothing but what some global does, or did, and so many bytes more or less; with that global.
+    pub fn addresses(&self, params: u32) -> HashMap<u32, Name> {
+        let mut found: HashMap<u32, Option<Name>> = HashMap::new();
+        for (i, row) in self.rows.iter().enumerate().filter(|(_, row)| row.kind() == Kind::LocalSet) {
+            let local = row.value as u32;
+            let global = match self.base(i - 1) {
+                base if base.kind() == Kind::GlobalGet => base.named(),
+                base if matches!(base.kind(), Kind::LocalGet | Kind::LocalSet) && base.value == row.value => continue,
+                _ => None,
+            };
+            let known = found.entry(local).or_insert(global);
+            *known = known.filter(|&known| global == Some(known));
+        }
+        found.into_iter().filter_map(|(local, global)| global.filter(|_| local >= params).map(|g| (local, g))).collect()
+    }
+
+    /// What constants are added to, or the like.
+    fn base(&self, mut at: usize) -> &CodeRow {
+        // The last operand of a row stands in front of it.
+        while self.rows[at].kind() == Kind::Binary && self.rows[at - 1].kind() == Kind::Const {
+            at -= 2;
+        }
+        &self.rows[at]
     }
 }
 

@@ -40,6 +40,8 @@ pub struct FunctionCx<'a, 'm> {
     is_resume: bool,
     /// In a resume function, the local with the site that is resumed, if there are several.
     pub site: Option<u32>,
+    /// In a resume function that loads its frames in line, the local with the address in the buffer that it has come to.
+    pub place: Option<u32>,
     label_prefix: String,
     labels: u32,
 }
@@ -99,6 +101,7 @@ impl<'a, 'm> FunctionCx<'a, 'm> {
             single,
             is_resume: false,
             site: None,
+            place: None,
             label_prefix: free_prefix(function),
             labels: 0,
         }

@@ -52,7 +52,8 @@ pub fn write<'m>(
         resume.add_local(type_, "fork.operand");
     }
     let site = (plan.landings.len() > 1).then(|| resume.add_local(Type::I32, "fork.site"));
-    let cx = FunctionCx { site, ..FunctionCx::resume(module, original, resume, plan, runtime) };
+    let place = plan.loads_in_line.then(|| resume.add_local(runtime.pointer(), "fork.place"));
+    let cx = FunctionCx { site, place, ..FunctionCx::resume(module, original, resume, plan, runtime) };
     let mut rewriter = Rewriter { cx, original, onward: Vec::new() };
     let body = rewriter.rewrite(root, original.body(), Entry::Rewinding, Vec::new());
     body.finalize();

@@ -176,11 +176,6 @@ impl Runtime {
         self.name("left_site")
     }
 
-    /// Where resume functions load values that only some of their frames hold.
-    pub fn popped_at_global(&self) -> String {
-        self.name("popped_at")
-    }
-
     /// Goes back to the frames inside of one that does not fit; gives what the function returns.
     pub fn abort_helper(&self, results: Type) -> String {
         self.name(&format!("abort{}", self.suffix(results)))
@@ -356,8 +351,6 @@ pub struct RuntimeNeeds {
     aborted: BTreeSet<Type>,
     /// Whether one of these has several sites.
     keeps_sites: bool,
-    /// Resume functions that load their frames themselves, of several kinds.
-    of_several_kinds: Vec<String>,
     /// Results of functions that are resumed again by what ends them.
     retried: BTreeSet<Type>,
     /// Results, numbers only, of whatever is resumed by the next frame.
@@ -402,7 +395,6 @@ impl RuntimeNeeds {
         let count = if runtime.sharing == Sharing::None { plans.len() } else { usize::MAX };
         let payload_bytes = references.payload_bytes();
         let layout = FrameLayout { payload_bytes, ..FrameLayout::for_functions(count) };
-        let several_kinds = plans.iter().zip(names).filter(|(p, _)| p.loads_in_line && p.kinds_of_frames().count() > 1);
         let mut needs = RuntimeNeeds {
             globals,
             layout,
@@ -418,7 +410,6 @@ impl RuntimeNeeds {
             finishes: BTreeSet::new(),
             aborted: BTreeSet::new(),
             keeps_sites: plans.iter().any(|p| p.in_line && p.epilogues.iter().any(|e| e.sites.len() > 1)),
-            of_several_kinds: several_kinds.map(|(_, name)| name.clone()).collect(),
             retried: plans.iter().filter(|p| p.retry == Retry::Call).map(|p| p.results).collect(),
             resumed_results: more_results.iter().copied().collect(),
             resumable: names.iter().cloned().zip(plans.iter().map(|p| p.results)).collect(),
@@ -456,9 +447,6 @@ impl RuntimeNeeds {
     fn scratch(&self, runtime: &Runtime) -> Vec<Scratch> {
         let popped = self.popped_globals(runtime).into_iter().map(|(name, _)| name).collect();
         let mut scratch = vec![Scratch { globals: popped, helpers: self.pop_helpers(runtime, |kind| kind.2 > 1) }];
-        if !self.of_several_kinds.is_empty() {
-            scratch.push(Scratch { globals: vec![runtime.popped_at_global()], helpers: self.of_several_kinds.clone() });
-        }
         if self.has_retries() {
             let mut helpers = self.retries(runtime);
             helpers.extend(self.header_helpers(runtime));

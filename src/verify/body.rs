@@ -43,7 +43,7 @@ pub enum Op {
         bytes: u32,
         signed: bool,
         type_: Type,
-        /// The global that is its address without the offset, if it is one.
+        /// The global that its address without the offset is, or is taken from.
         at: Option<Name>,
     },
     Store {
@@ -130,12 +130,16 @@ pub struct Body {
     pub locals: Vec<Type>,
     pub params: u32,
     pub results: Type,
+    /// Locals that only ever hold an address that is taken from a global.
+    addresses: HashMap<u32, Name>,
 }
 
 impl Body {
     pub fn read(function: Function<'_>) -> Body {
+        let code = function.code();
         let body = Body {
-            code: function.code(),
+            addresses: code.addresses(function.num_params()),
+            code,
             instructions: Vec::new(),
             targets: Vec::new(),
             is_target: Vec::new(),
@@ -153,6 +157,11 @@ impl Body {
 
     pub fn row(&self, row: u32) -> &CodeRow {
         &self.code.rows[row as usize]
+    }
+
+    /// The global that the address of an access to memory is, or is taken from.
+    pub fn global_at(&self, access: u32) -> Option<Name> {
+        self.code.global_at(access, &self.addresses)
     }
 }
 
@@ -464,10 +473,10 @@ impl Flattener {
                 bytes: data.bytes,
                 signed: data.is_signed,
                 type_: data.type_(),
-                at: self.body.code.global_at(row),
+                at: self.body.global_at(row),
             },
             Kind::Store => {
-                let at = self.body.code.global_at(row);
+                let at = self.body.global_at(row);
                 Op::Store { memory: name(), offset: data.value, bytes: data.bytes, at }
             }
             Kind::Call => Op::Call { function: name(), call },

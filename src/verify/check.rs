@@ -179,7 +179,7 @@ impl<'a, 'm> Checker<'a, 'm> {
         match data.kind() {
             Kind::Call => names(&|function| world.added.contains_key(&function)),
             Kind::GlobalSet => names(&|global| world.is_added_global(global)),
-            Kind::Store => names(&|memory| world.is_frame_store(memory, self.body.code.global_at(row))),
+            Kind::Store => names(&|memory| world.is_frame_access(memory, self.body.global_at(row))),
             _ => false,
         }
     }

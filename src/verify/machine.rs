@@ -3,7 +3,7 @@
 //! Functions that the pass added are executed, too, whenever they are called: what a helper does is found by running
 //! it. Any other call stops the machine, and who runs it says what comes back. In the function itself only operations
 //! that nobody can notice may be executed, besides setting globals that the pass added (the state while unwinding only,
-//! the position while rewinding and aborting, too), storing at the position, and loading from where such a global says;
+//! the position while rewinding and aborting, too), and storing and loading at the position;
 //! the added functions may use the frames' memory otherwise, too.
 
 use std::collections::HashMap;
@@ -303,12 +303,12 @@ impl<'a, 'm> Machine<'a, 'm> {
                 return Err(Fault::Outside(self.address(row)));
             }
             Op::Load { offset, bytes, signed, type_, memory, at } => {
-                let is_frame = self.world.is_frame_load(memory, at);
+                let is_frame = self.world.is_frame_access(memory, at);
                 let value = self.load(row, (offset, bytes, signed, type_), is_frame)?;
                 self.stack.push(value);
             }
             Op::Store { offset, bytes, memory, at } => {
-                let is_frame = self.world.is_frame_store(memory, at);
+                let is_frame = self.world.is_frame_access(memory, at);
                 self.store(row, offset, bytes, is_frame)?;
             }
             Op::Call { function, call } => return self.call(row, function, call),

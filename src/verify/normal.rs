@@ -148,11 +148,11 @@ impl Visit<'_, '_> {
                 return Ok(false);
             }
             Op::Load { memory, at, .. } => {
-                self.uses_state(world.is_frame_load(memory, at))?;
+                self.uses_state(world.is_frame_access(memory, at))?;
                 (1, Some(Value::Unknown))
             }
             Op::Store { memory, at, .. } => {
-                self.uses_state(world.is_frame_store(memory, at))?;
+                self.uses_state(world.is_frame_access(memory, at))?;
                 (2, None)
             }
             Op::Call { function, call } => {

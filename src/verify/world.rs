@@ -210,14 +210,9 @@ impl<'m> World<'m> {
         state
     }
 
-    /// Whether a store is part of pushing a frame: its address is the position.
-    pub fn is_frame_store(&self, memory: Name, at: Option<Name>) -> bool {
+    /// Whether an access to memory is part of pushing or popping a frame: its address is the position, or taken from it.
+    pub fn is_frame_access(&self, memory: Name, at: Option<Name>) -> bool {
         at == Some(self.position) && self.memory.is_none_or(|m| m == memory)
-    }
-
-    /// Whether a load is part of popping a frame: its address is a global that the program has not.
-    pub fn is_frame_load(&self, memory: Name, at: Option<Name>) -> bool {
-        at.is_some_and(|global| self.is_added_global(global)) && self.memory.is_none_or(|m| m == memory)
     }
 
     /// Whether a global is one that the pass added.

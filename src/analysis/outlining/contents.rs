@@ -6,7 +6,7 @@ use foldhash::HashMap;
 use foldhash::quality::FixedState;
 
 use super::CALL;
-use crate::ir::{Code, CodeRow, Kind, Module, Name, Type};
+use crate::ir::{Code, CodeRow, Function, Kind, Module, Name, Type};
 
 /// What there is in each expression, by row.
 pub(super) struct Contents {
@@ -28,9 +28,12 @@ pub(super) enum Calls {
 }
 
 impl Contents {
-    /// Of the code of a function of this name. What uses one of the globals `fixed` cannot move.
-    pub(super) fn of(module: Module<'_>, name: Name, fixed: &[Name], code: &Code, local_types: &[Type]) -> Contents {
+    /// Of the code of a function of this name. What uses the global `fixed`, or a local with an address that is taken from
+    /// it, cannot move.
+    pub(super) fn of(module: Module<'_>, name: Name, fixed: Name, code: &Code, function: Function<'_>) -> Contents {
         let rows = &code.rows;
+        let local_types = function.local_types();
+        let addresses = code.addresses(function.num_params());
         let mut contents = Contents {
             hashes: Vec::with_capacity(rows.len()),
             outermost: Vec::with_capacity(rows.len()),
@@ -50,8 +53,14 @@ impl Contents {
             let id = (!matches!(row.kind(), Kind::Const | Kind::LocalGet)).then_some(row.id);
             (id, row.type_id).hash(&mut hasher);
             let mut outermost = children.iter().map(|&child| contents.outermost[child]).min().unwrap_or(u32::MAX);
-            let is_fixed = row.named().is_some_and(|name| fixed.contains(&name));
+            let address = match row.kind() {
+                Kind::GlobalGet | Kind::GlobalSet => row.named(),
+                Kind::LocalGet | Kind::LocalSet => addresses.get(&(row.value as u32)).copied(),
+                _ => None,
+            };
+            let is_fixed = address == Some(fixed);
             let can_move = match row.kind() {
+                _ if is_fixed => false,
                 Kind::LocalGet | Kind::If => true,
                 Kind::LocalSet => local_types[row.value as usize].is_numeric(),
                 Kind::Const => row.has_value,
@@ -70,7 +79,6 @@ impl Contents {
                 }
                 // What can be deep on the stack gets no more frames.
                 Kind::Call if row.named() == Some(name) => false,
-                Kind::GlobalGet | Kind::GlobalSet if is_fixed => false,
                 _ => {
                     row.operation.hash(&mut hasher);
                     !row.is_return && row.operation != 0 && (is_call(row) || runs_to_its_end(module, row))

@@ -100,11 +100,11 @@ impl Use {
 }
 
 impl Text {
-    pub(super) fn of<'m>(module: Module<'m>, function: Function<'m>, fixed: &[Name], search: &Search) -> Text {
+    pub(super) fn of<'m>(module: Module<'m>, function: Function<'m>, fixed: Name, search: &Search) -> Text {
         let code = function.code();
         let Some(arms) = count_arms(&code.rows) else { return Text::default() };
         let name = Name::of(&function.name());
-        let contents = Contents::of(module, name, fixed, &code, &function.local_types());
+        let contents = Contents::of(module, name, fixed, &code, function);
         let all_searched = search.is_searched(name);
         let (depths, hot) = (depths(&code.rows), in_hot_loops(&code.rows, &contents.calls));
         let mut text = Text {

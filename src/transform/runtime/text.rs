@@ -169,10 +169,6 @@ impl<'a> Text<'a> {
         if self.needs.keeps_sites {
             self.line(&format!("(global {} (mut i32) (i32.const 0))", quoted(&self.runtime.left_site_global())));
         }
-        if !self.needs.of_several_kinds.is_empty() {
-            let (name, ptr) = (quoted(&self.runtime.popped_at_global()), self.ptr);
-            self.line(&format!("(global {name} (mut {ptr}) ({ptr}.const 0))"));
-        }
         for (name, type_) in self.needs.popped_globals(self.runtime) {
             self.line(&format!("(global {} (mut {}) {})", quoted(&name), keyword(type_), default_value(type_)));
         }
