@@ -19,7 +19,7 @@ use crate::plan::{Callee, Epilogue, FunctionNumber, FunctionPlan};
 
 /// Bytes that frames in line may take more in any module, of functions that this part of all frames is of.
 const FREE_BYTES: usize = 11_000;
-const FREE_SHARE: f64 = 1.0 / 60.0;
+const FREE_SHARE: f64 = 1.0 / 70.0;
 /// Bytes that those of a function may take more anyway if it is on the stack of every fork, once; in proportion else.
 const MOST_PRICE: f64 = 12_000.0;
 /// Locals, at most, of functions that load nothing in line if they can be on a stack many times.
@@ -77,10 +77,13 @@ pub fn choose(path: &ForkPath, plans: &mut [FunctionPlan]) {
     candidates.sort_by(|a, b| a.price().total_cmp(&b.price()).then(a.index.cmp(&b.index)));
     let mut spent = 0;
     for candidate in candidates {
-        if candidate.is_worth(1, spent)
-            && let Some(exact) = candidate.exact
-        {
+        if !candidate.is_worth(1, spent) {
+            continue;
+        }
+        if !candidate.is_paid_for(1) {
             spent += candidate.bytes;
+        }
+        if let Some(exact) = candidate.exact {
             plans[candidate.index] = exact;
         }
     }
@@ -105,7 +108,12 @@ impl Candidate {
     /// Whether it is worth its bytes, when they are so many times too high, and so many have been spent.
     fn is_worth(&self, too_high: usize, spent: usize) -> bool {
         let is_free = self.share >= FREE_SHARE && spent + self.bytes <= too_high * FREE_BYTES;
-        is_free || self.bytes as f64 <= too_high as f64 * MOST_PRICE * self.visits
+        is_free || self.is_paid_for(too_high)
+    }
+
+    /// Whether it is on the stack so often that it may take its bytes, when they are so many times too high.
+    fn is_paid_for(&self, too_high: usize) -> bool {
+        self.bytes as f64 <= too_high as f64 * MOST_PRICE * self.visits
     }
 }
 
