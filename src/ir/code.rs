@@ -86,10 +86,12 @@ impl super::Code {
     /// The global that is the address of an access to memory, which is a row, but for the offset: or a local is that is
     /// one of [`addresses`](Self::addresses).
     pub fn global_at(&self, access: u32, addresses: &HashMap<u32, Name>) -> Option<Name> {
-        let address = self.rows[..access as usize].iter().rfind(|row| row.parent == access && row.child == 0)?;
-        match address.kind() {
-            Kind::GlobalGet => address.named(),
-            Kind::LocalGet | Kind::LocalSet => addresses.get(&(address.value as u32)).copied(),
+        let address = self.rows[..access as usize].iter().rposition(|row| row.parent == access && row.child == 0)?;
+        match self.base(address) {
+            address if address.kind() == Kind::GlobalGet => address.named(),
+            address if matches!(address.kind(), Kind::LocalGet | Kind::LocalSet) => {
+                addresses.get(&(address.value as u32)).copied()
+            }
             _ => None,
         }
     }

@@ -46,7 +46,7 @@
 //! ```
 
 use crate::abi::State;
-use crate::frame::{FrameLayout, slot_size};
+use crate::frame::slot_size;
 use crate::ir::{Expr, Type};
 use crate::plan::{Epilogue, InPlace, Retry, Slot};
 use crate::transform::FunctionCx;
@@ -205,7 +205,7 @@ fn store_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Vec<Expr<'m>>) -> Vec<Expr<'m>
         }
     }
     offset = store_slots(cx, cx.plan.always().iter(), offset, &mut code);
-    let function_bytes = function_bytes(cx);
+    let function_bytes = cx.runtime.function_bytes();
     code.push(store(cx, function_bytes, offset + site_bytes, build.i32(cx.plan.number.0)));
     code.push(move_position(cx, place(cx), i64::from(offset + site_bytes + function_bytes)));
     code
@@ -218,7 +218,7 @@ pub fn pop_frame<'m>(cx: &FunctionCx<'_, 'm>) -> Vec<Expr<'m>> {
         // What is resumed next was not resumed again.
         code.push(cx.build.global_set(&cx.runtime.retried_global(), cx.build.i32(0)));
     }
-    let header = site_bytes(cx) + function_bytes(cx);
+    let header = site_bytes(cx) + cx.runtime.function_bytes();
     let kinds: Vec<usize> = cx.plan.kinds_of_frames().collect();
     // A frame of the only kind has all slots.
     let slots = if kinds.len() == 1 { cx.plan.frame.as_slice() } else { cx.plan.always() };
@@ -279,11 +279,6 @@ fn load_slots<'a, 'm>(cx: &FunctionCx<'_, 'm>, slots: impl Iterator<Item = &'a S
         code.push(cx.build.local_set(slot.local, value));
         offset += bytes;
     }
-}
-
-/// The widths of one module's frames depend on how many functions it has.
-fn function_bytes(cx: &FunctionCx<'_, '_>) -> u32 {
-    FrameLayout::for_functions(cx.runtime.resume_names.len()).function_bytes
 }
 
 /// Whether an epilogue has to leave for the one that it goes on in: another is in between, or tests enter there.

@@ -53,7 +53,7 @@ pub fn add<'m>(module: Module<'m>, runtime: &Runtime, roots: &Roots) {
         let build = module.build();
         let state = build.global_get(runtime.state_global(), Type::I32);
         let is_other = build.i32_ne(state, build.i32(State::Rewinding as u32));
-        let mut code = vec![runtime.call_next_frame(build, results)];
+        let mut code = vec![runtime.call_outermost_frame(build, results)];
         // With assertions it tells what is wrong.
         if !runtime.asserts {
             code.insert(0, build.if_(is_other, build.unreachable(), None));
@@ -69,7 +69,7 @@ fn resume_first<'m>(module: Module<'m>, runtime: &Runtime, function: Function<'m
     let results = function.results();
     let state = build.global_get(runtime.state_global(), Type::I32);
     let rewinding = build.i32_ge_u(state, build.i32(State::Rewinding as u32));
-    let next = function.cast(module, runtime.call_next_frame(build, results), results);
+    let next = function.cast(module, runtime.call_outermost_frame(build, results), results);
     let resume = match results {
         Type::NONE => build.block(None, &[next, build.return_(None)], None),
         _ => build.return_(Some(next)),

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::frame::{FrameLayout, MaskFunctions, WIDE_SITE};
 use crate::ir::{Builder, Expr, GlobalRow, Module, Type};
 use crate::options::Sharing;
-use crate::plan::{FunctionNumber, FunctionPlan, Masks, Retry};
+use crate::plan::{Callee, FunctionNumber, FunctionPlan, Masks, Retry};
 use crate::transform::epilogue::{
     EndKind, GroupKind, PushGroup, end_of, pop_groups, push_groups_of, push_groups_of_resume,
 };
@@ -318,6 +318,32 @@ impl Runtime {
             ResumeTable::Switch => build.call(&self.resume_next_helper(results), &[], results),
         }
     }
+
+    /// The same in what hosts call.
+    pub fn call_outermost_frame<'m>(&self, build: Builder<'m>, results: Type) -> Expr<'m> {
+        match &self.table {
+            ResumeTable::Table { name, .. } if self.reads_function_in_place() => {
+                let (pointer, bytes) = (self.pointer(), self.function_bytes());
+                let position = build.global_get(&self.position_global(), pointer);
+                let at = build.pointer_add(pointer, position, -i64::from(bytes) as u64);
+                let index = build.load(&self.memory.name, bytes, 0, at, Type::I32);
+                build.call_indirect(name, index, results.top())
+            }
+            _ => self.call_next_frame(build, results),
+        }
+    }
+
+    /// Whether the function in the frame on top is read where it is needed: in the first of two modules these are few places,
+    /// and a function less to be compiled.
+    fn reads_function_in_place(&self) -> bool {
+        let is_index = matches!(self.table, ResumeTable::Table { base: 0, is64: false, .. });
+        self.separate && is_index && !self.asserts && self.sharing == Sharing::None
+    }
+
+    /// The widths of one module's frames depend on how many functions it has.
+    pub fn function_bytes(&self) -> u32 {
+        FrameLayout::for_functions(self.resume_names.len()).function_bytes
+    }
 }
 
 /// Globals that helpers set for others, or for what calls them.
@@ -351,6 +377,8 @@ pub struct RuntimeNeeds {
     aborted: BTreeSet<Type>,
     /// Whether one of these has several sites.
     keeps_sites: bool,
+    /// Whether resume functions call the resume function of whatever frame is on top.
+    calls_next_frame: bool,
     /// Results of functions that are resumed again by what ends them.
     retried: BTreeSet<Type>,
     /// Results, numbers only, of whatever is resumed by the next frame.
@@ -410,6 +438,10 @@ impl RuntimeNeeds {
             finishes: BTreeSet::new(),
             aborted: BTreeSet::new(),
             keeps_sites: plans.iter().any(|p| p.in_line && p.epilogues.iter().any(|e| e.sites.len() > 1)),
+            calls_next_frame: plans.iter().any(|p| {
+                let calls = p.landings.iter().any(|landing| landing.callee == Callee::NextFrame);
+                calls || p.retry == Retry::Call || p.results.has_reference()
+            }),
             retried: plans.iter().filter(|p| p.retry == Retry::Call).map(|p| p.results).collect(),
             resumed_results: more_results.iter().copied().collect(),
             resumable: names.iter().cloned().zip(plans.iter().map(|p| p.results)).collect(),

@@ -487,7 +487,9 @@ impl<'a> Text<'a> {
                     _ => number,
                 };
                 let index = if *base == 0 { number } else { format!("({type_}.add {number} ({type_}.const {base}))") };
-                self.line(&format!("(func {next} (result {type_}) {checks}{index})"));
+                if self.needs.calls_next_frame || !self.runtime.reads_function_in_place() {
+                    self.line(&format!("(func {next} (result {type_}) {checks}{index})"));
+                }
             }
             ResumeTable::Switch => self.line(&format!("(func {next} (result i32) {checks}{number})")),
         }
@@ -496,8 +498,11 @@ impl<'a> Text<'a> {
     fn call_next_frame(&self, results: Type) -> String {
         match &self.runtime.table {
             ResumeTable::Table { name, .. } => {
-                let clause = result_clause(results);
-                format!("(call_indirect {} {clause} (call {}))", quoted(name), self.id("next_function"))
+                let index = match self.runtime.reads_function_in_place() {
+                    true => self.function_in_frame(),
+                    false => format!("(call {})", self.id("next_function")),
+                };
+                format!("(call_indirect {} {} {index})", quoted(name), result_clause(results))
             }
             ResumeTable::Switch => format!("(call {})", quoted(&self.runtime.resume_next_helper(results))),
         }
