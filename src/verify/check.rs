@@ -128,7 +128,10 @@ impl<'a, 'm> Checker<'a, 'm> {
         }
         let places: Vec<Place> = resumed.iter().map(|returned| self.place_after(returned)).collect();
         self.output.normal.check_function(&self.resume, &places)?;
-        let called = onward::follow(self.output.world, &self.body, &self.resume, self.shared_locals(), &resumed)
+        // Where operands are missing that nothing needs the stacks are not the same.
+        let is_followed = |r: &&Returned| !self.lacks_what_nothing_needs(r.site, self.place_after(r));
+        let followed: Vec<&Returned> = resumed.iter().filter(is_followed).collect();
+        let called = onward::follow(self.output.world, &self.body, &self.resume, self.shared_locals(), &followed)
             .map_err(|(site, problem)| Failure { site: Some(site), problem })?;
         self.check_ordinary_calls(&called, &resumed)?;
         if let (Some(limit), Some(site)) = (self.output.limit, self.resumed_site()) {

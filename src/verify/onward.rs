@@ -63,7 +63,7 @@ pub fn follow(
     function: &Body,
     resume: &Body,
     locals: usize,
-    returned: &[Returned],
+    returned: &[&Returned],
 ) -> Result<Vec<Called>, (Site, Problem)> {
     let [own, other] = [function, resume];
     let mut called = BTreeMap::new();
