@@ -493,11 +493,17 @@ mutations! {
             let code = Code::of(module, "sites.resume");
             code.replace(first_load(&code, 1), code.build.i32(2));
         };
-    in_line_the_position_is_not_moved_back: "other", "the local 0 is not reloaded from the frame",
+    in_line_the_position_is_not_moved_back: "other", "the frame is not popped, or too much is",
         |module| {
             let code = Code::of(module, "other.resume");
-            let sets = code.find_all(|f| f.expr.kind() == Kind::GlobalSet && f.expr.child(0).kind() == Kind::Binary);
-            code.replace(sets[0], code.build.nop());
+            let set = code.find(|f| f.expr.kind() == Kind::GlobalSet && f.expr.child(0).kind() == Kind::LocalSet);
+            code.replace(set, code.build.drop(set.expr.child(0)));
+        };
+    in_line_the_values_are_loaded_from_where_the_frame_ends: "other", "the local 0 is not reloaded from the frame",
+        |module| {
+            let code = Code::of(module, "other.resume");
+            let bytes = code.find(|f| f.expr.kind() == Kind::Const && f.is_in(Kind::Binary) && f.position == 1);
+            code.replace(bytes, code.build.i32(0));
         };
     in_line_the_position_is_moved_back_behind_the_values: "other", "the frame is not popped, or too much is",
         |module| {
@@ -548,17 +554,21 @@ fn is_at_position(expr: Option<Expr<'_>>) -> bool {
     expr.is_some_and(|store| store.kind() == Kind::Store && is_position(store.child(0)))
 }
 
-/// Whether an expression is an access to so many bytes of memory.
-fn accesses<'m>(code: &Code<'m>, bytes: u32) -> impl Fn(&Found<'m>) -> bool + use<'m> {
-    let rows = code.function.code().rows;
-    move |found| rows.iter().any(|row| row.expression == found.expr.address() && row.bytes == bytes)
+/// Whether an expression is an access to so many bytes of a frame.
+fn accesses_frame<'m>(code: &Code<'m>, bytes: u32) -> impl Fn(&Found<'m>) -> bool + use<'m> {
+    let code = code.function;
+    let (code, addresses) = (code.code(), code.code().addresses(code.num_params()));
+    move |found| {
+        let row = code.rows.iter().position(|row| row.expression == found.expr.address() && row.bytes == bytes);
+        row.is_some_and(|row| code.global_at(row as u32, &addresses).is_some())
+    }
 }
 
 /// Takes the first store of so many bytes of a frame out of a function.
 fn drop_first_store(module: Module<'_>, function: &str, bytes: u32) {
     let code = Code::of(module, function);
-    let of_bytes = accesses(&code, bytes);
-    let store = code.find(|f| is_at_position(Some(f.expr)) && of_bytes(f));
+    let of_frame = accesses_frame(&code, bytes);
+    let store = code.find(|f| f.expr.kind() == Kind::Store && of_frame(f));
     code.replace(store, code.build.nop());
 }
 
@@ -568,8 +578,8 @@ fn memory(module: Module<'_>) -> String {
 
 /// The first load of so many bytes of a frame.
 fn first_load<'m>(code: &Code<'m>, bytes: u32) -> Found<'m> {
-    let of_bytes = accesses(code, bytes);
-    code.find(|f| f.expr.kind() == Kind::Load && f.expr.child(0).kind() == Kind::GlobalGet && of_bytes(f))
+    let of_frame = accesses_frame(code, bytes);
+    code.find(|f| f.expr.kind() == Kind::Load && of_frame(f))
 }
 
 /// Takes the first load of so many bytes of a frame out of a function, and what it sets.
