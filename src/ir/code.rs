@@ -83,8 +83,8 @@ impl super::Code {
         self.targets[first..first + row.targets as usize].iter().map(|&name| Name(name))
     }
 
-    /// The global that is the address of an access to memory, which is a row, but for the offset: or a local is that is
-    /// one of [`addresses`](Self::addresses).
+    /// The global that is the address of an access to memory, which is a row, but for constants, or from which a local took
+    /// the address that is one of [`addresses`](Self::addresses).
     pub fn global_at(&self, access: u32, addresses: &HashMap<u32, Name>) -> Option<Name> {
         let address = self.rows[..access as usize].iter().rposition(|row| row.parent == access && row.child == 0)?;
         match self.base(address) {
