@@ -217,6 +217,17 @@ fn constructs(body: &FunctionBody<'_>, names: &Names) -> Result<BTreeMap<&'stati
     }
     let mut taken: BTreeMap<usize, &'static str> = BTreeMap::new();
     let mut sites = BTreeSet::new();
+    // Locals with an address in the buffer, and whether the function has come to storing its frame.
+    let (mut places, mut is_storing) = (BTreeSet::new(), false);
+    let is_place = |operator: &Operator<'_>, places: &BTreeSet<u32>| match operator {
+        Operator::GlobalGet { global_index } => names.in_line.contains(global_index),
+        Operator::LocalGet { local_index } => places.contains(local_index),
+        _ => false,
+    };
+    let is_set = |operator: &Operator<'_>| match operator {
+        Operator::GlobalSet { global_index } => names.in_line.contains(global_index),
+        _ => false,
+    };
     // For every open block, whether it is an `if` on the state.
     let mut open = Vec::new();
     for at in 0..ops.len() {
@@ -255,10 +266,7 @@ fn constructs(body: &FunctionBody<'_>, names: &Names) -> Result<BTreeMap<&'stati
                 (at..=at + 1).for_each(|at| take(&mut taken, at, POPS));
             }
             // A value or the site that is loaded, and what chooses by it.
-            Operator::GlobalGet { global_index }
-                if names.in_line.contains(global_index)
-                    && ops.get(at + 1).is_some_and(|next| is_load(&next.operator)) =>
-            {
+            operator if is_place(operator, &places) && ops.get(at + 1).is_some_and(|next| is_load(&next.operator)) => {
                 (at..=at + 2).for_each(|at| take(&mut taken, at, POPS));
                 if matches!(ops[at + 3].operator, Operator::BrTable { .. }) {
                     take(&mut taken, at + 3, POPS);
@@ -269,24 +277,25 @@ fn constructs(body: &FunctionBody<'_>, names: &Names) -> Result<BTreeMap<&'stati
                     sites.insert(local_index);
                 }
             }
-            // The position that moves back.
-            Operator::GlobalGet { global_index }
-                if names.in_line.contains(global_index)
-                    && matches!(ops.get(at + 1), Some(Op { operator: Operator::I32Const { value: ..0 }, .. })) =>
-            {
-                (at..=at + 3).for_each(|at| take(&mut taken, at, POPS));
-            }
-            // A value, the site or the header, the position that moves, or whether it is beyond the limit.
-            Operator::GlobalGet { global_index } | Operator::GlobalSet { global_index }
-                if names.in_line.contains(global_index) =>
-            {
-                let ends = |op: &Operator<'_>| {
-                    matches!(op, Operator::GlobalSet { .. } | Operator::If { .. } | Operator::Block { .. })
-                        || is_store(op)
-                };
-                let is_set = matches!(ops[at].operator, Operator::GlobalSet { .. });
-                let end = (at..ops.len().min(at + 6)).find(|&next| is_set || ends(&ops[next].operator));
-                (at..=end.unwrap_or(at)).for_each(|at| take(&mut taken, at, EPILOGUES));
+            // A value, the site or the header, the place that moves, or whether it is beyond the limit.
+            operator if is_place(operator, &places) || is_set(operator) => {
+                let end = (at..ops.len().min(at + 6)).find(|&next| ends_access(&ops[next].operator)).unwrap_or(at);
+                let is_back =
+                    end > at && matches!(ops.get(at + 1), Some(Op { operator: Operator::I32Const { value: ..0 }, .. }));
+                let is_moved = matches!(ops[end].operator, Operator::LocalSet { .. } | Operator::GlobalSet { .. });
+                is_storing |= is_store(&ops[end].operator);
+                if let Operator::GlobalGet { .. } = operator {
+                    places.extend(ops[at..=end].iter().filter_map(|op| match op.operator {
+                        Operator::LocalSet { local_index } | Operator::LocalTee { local_index } => Some(local_index),
+                        _ => None,
+                    }));
+                }
+                // What moves back otherwise reads the header of the frame on top.
+                if is_moved || !is_back {
+                    let is_popped = is_back || is_moved && end > at && !is_storing && !places.is_empty();
+                    let cause = if is_popped { POPS } else { EPILOGUES };
+                    (at..=end).for_each(|at| take(&mut taken, at, cause));
+                }
             }
             Operator::Call { function_index } => {
                 let name = names.functions.get(function_index).map_or("", String::as_str);
@@ -371,6 +380,12 @@ fn is_load(op: &Operator<'_>) -> bool {
             | Operator::F64Load { .. }
             | Operator::V128Load { .. }
     )
+}
+
+/// Whether it is the last operator of what begins with an address in the buffer.
+fn ends_access(op: &Operator<'_>) -> bool {
+    let is_set = matches!(op, Operator::GlobalSet { .. } | Operator::LocalSet { .. });
+    is_set || is_store(op) || matches!(op, Operator::If { .. } | Operator::Block { .. })
 }
 
 fn is_store(op: &Operator<'_>) -> bool {
