@@ -66,8 +66,8 @@ impl<'m> Checker<'_, 'm> {
             let data = self.body.row(row);
             ends = match data.kind() {
                 _ if data.type_() == Type::UNREACHABLE => false,
-                // Others come to its end, too.
-                Kind::Block => ends || data.named().is_some(),
+                // Other ways come to its end, too.
+                Kind::Block | Kind::Loop => ends || data.named().is_some(),
                 Kind::Try => true,
                 _ => ends,
             };
