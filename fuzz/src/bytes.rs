@@ -10,7 +10,7 @@ use wasmparser::{ExternalKind, Parser, Payload};
 use crate::check::Case;
 use crate::generate::Source;
 use crate::pipeline;
-use crate::prepare::keeps_state_outside;
+use crate::prepare::{has_memory, keeps_state_outside};
 
 /// Larger ones are left out: a mutation in them says no more, and takes seconds.
 const LARGEST: usize = 400_000;
@@ -54,7 +54,7 @@ pub fn case(seed: u64, modules: &[Vec<u8>]) -> (Case, Vec<u32>) {
     let fd_write = "wasi_snapshot_preview1.fd_write";
     options.extend(pipeline::all_features());
     options.push(format!("--pass-arg=fork-instrument-entry@kernel.kernel_fork,{fd_write}"));
-    let roots = root(&wasm).map(|name| (name, Vec::new())).into_iter().collect();
+    let roots = root(&wasm).filter(|_| has_memory(&wasm)).map(|name| (name, Vec::new())).into_iter().collect();
     let entries = vec![fd_write.to_owned()];
     let same_instance = keeps_state_outside(&wasm);
     let forks_can_fail = true;

@@ -25,6 +25,8 @@ pub struct Prepared {
     keeps_state_outside: bool,
     /// Locals can hold references.
     has_references: bool,
+    /// Exceptions can carry references: no fork keeps such exceptions.
+    throws_references: bool,
     /// Which memory holds the frames, if there are several.
     memory: Option<u32>,
 }
@@ -43,8 +45,9 @@ impl Prepared {
         options.extend(keeps_references.then(|| pipeline::KEEP_REFERENCES.to_owned()));
         options.extend(self.memory.map(|index| format!("--pass-arg=fork-instrument-memory@{index}")));
         let same_instance = self.keeps_state_outside || keeps_references;
+        let forks_can_fail = self.throws_references;
         let (wasm, roots) = (self.wasm, self.roots);
-        Case { wasm, passes, options, roots, seed, same_instance, separate, ..Case::default() }
+        Case { wasm, passes, options, roots, seed, same_instance, forks_can_fail, separate, ..Case::default() }
     }
 }
 
@@ -58,8 +61,11 @@ struct Facts {
     types: Vec<Option<(Vec<ValType>, Vec<ValType>)>>,
     exports: Vec<(String, u32)>,
     memories: u32,
+    /// The most that a memory begins with.
+    pages: u64,
     keeps_state_outside: bool,
     has_references: bool,
+    throws_references: bool,
 }
 
 /// Puts calls of the entry into `wasm`, one in `rarity` places; `None` if the module does not import it.
@@ -86,6 +92,7 @@ pub fn prepare(source: &mut Source, wasm: &[u8], rarity: u32) -> Result<Option<P
         roots,
         keeps_state_outside: facts.keeps_state_outside,
         has_references: facts.has_references,
+        throws_references: facts.throws_references,
         memory: (facts.memories > 1).then_some(memory),
     }))
 }
@@ -107,6 +114,17 @@ impl Facts {
     fn signature(&self, function: u32) -> Option<&(Vec<ValType>, Vec<ValType>)> {
         self.types.get(*self.functions.get(function as usize)? as usize)?.as_ref()
     }
+
+    fn has_reference_params(&self, ty: u32) -> bool {
+        let signature = self.types.get(ty as usize).and_then(Option::as_ref);
+        signature.is_some_and(|(params, _)| params.iter().any(ValType::is_reference_type))
+    }
+}
+
+/// Whether the module has a memory of at least one page. A program without one would reach the fork buffer with any address:
+/// it is in what the host adds to the memory.
+pub fn has_memory(wasm: &[u8]) -> bool {
+    facts(wasm).is_ok_and(|facts| facts.pages > 0)
 }
 
 /// Whether the module changes what a fork does not copy.
@@ -130,12 +148,17 @@ fn facts(wasm: &[u8]) -> Result<Facts> {
             Payload::ImportSection(imports) => {
                 for import in imports.into_imports() {
                     let import = import?;
-                    if let TypeRef::Func(ty) | TypeRef::FuncExact(ty) = import.ty {
-                        if fork.matches(import.module, import.name) {
-                            facts.entry = Some(facts.imported);
+                    match import.ty {
+                        TypeRef::Func(ty) | TypeRef::FuncExact(ty) => {
+                            if fork.matches(import.module, import.name) {
+                                facts.entry = Some(facts.imported);
+                            }
+                            facts.functions.push(ty);
+                            facts.imported += 1;
                         }
-                        facts.functions.push(ty);
-                        facts.imported += 1;
+                        TypeRef::Memory(memory) => facts.pages = facts.pages.max(memory.initial),
+                        TypeRef::Tag(tag) => facts.throws_references |= facts.has_reference_params(tag.func_type_idx),
+                        TypeRef::Global(_) | TypeRef::Table(_) => {}
                     }
                 }
             }
@@ -144,7 +167,17 @@ fn facts(wasm: &[u8]) -> Result<Facts> {
                     facts.functions.push(function?);
                 }
             }
-            Payload::MemorySection(memories) => facts.memories = memories.count(),
+            Payload::MemorySection(memories) => {
+                facts.memories = memories.count();
+                for memory in memories {
+                    facts.pages = facts.pages.max(memory?.initial);
+                }
+            }
+            Payload::TagSection(tags) => {
+                for tag in tags {
+                    facts.throws_references |= facts.has_reference_params(tag?.func_type_idx);
+                }
+            }
             Payload::GlobalSection(globals) => {
                 for global in globals {
                     let ty = global?.ty;
