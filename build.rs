@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::SystemTime;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "tree",
     "code",
     "analyses",
@@ -25,6 +25,7 @@ const FILES: [&str; 12] = [
     "split",
     "state",
     "tool",
+    "webs",
 ];
 
 fn main() {

@@ -1,6 +1,7 @@
 //! The pass, stage by stage.
 
 mod input;
+mod locals;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -81,6 +82,7 @@ fn instrument<'m>(pass: Pass<'m>, module: Module<'m>, options: &Options, path: F
     let functions: Vec<Function> = path.defined().iter().map(|&f| module.function_at(path.function(f))).collect();
     module.relax_bottom_results(&functions);
     pass.run_on_functions(module, &functions, &["dce"]).map_err(Error::Binaryen)?;
+    locals::share(pass, module, &path, &functions, options)?;
     transform::joins::add_markers(module, &runtime);
     let rules = reference_rules(module, &path, options);
     let planner = Planner { module, path: &path, options, rules };

@@ -20,6 +20,8 @@
 //! the resume table ([`check`]), exports resume the frame on top ([`roots`]), instrumented functions have the
 //! operations that they had, in their order, and all other functions the same bodies.
 //!
+//! Before that, where values are put into other locals, each read must find what it found ([`locals`]).
+//!
 //! It runs after the rewriting and before Binaryen's clean-up passes, which number locals anew; these are trusted. Not
 //! checked are what the transitions do beyond where they leave state and position, frames' references beyond that their
 //! numbers come back, and the split into two modules.
@@ -30,6 +32,7 @@
 
 pub mod body;
 pub mod check;
+pub mod locals;
 pub mod machine;
 pub mod memory;
 pub mod normal;
@@ -55,6 +58,10 @@ use world::World;
 /// Changes the output before it is verified: for tests of the verifier.
 #[doc(hidden)]
 pub static TAMPER: OnceLock<fn(Module<'_>)> = OnceLock::new();
+
+/// Puts values into other locals than were chosen, likewise.
+#[doc(hidden)]
+pub static TAMPER_LOCALS: OnceLock<fn(&mut [LocalIndex])> = OnceLock::new();
 
 /// What the functions were like before they were rewritten.
 pub struct Before {
@@ -175,7 +182,7 @@ pub fn verify<'m>(pass: Pass<'m>, module: Module<'m>, before: &Before, made: &Ma
         .map_err(|(function, problem)| violation(module, &function, None, problem))
 }
 
-fn violation(module: Module<'_>, function: &str, landing: Option<(Site, usize)>, problem: Problem) -> Error {
+pub fn violation(module: Module<'_>, function: &str, landing: Option<(Site, usize)>, problem: Problem) -> Error {
     let print = |address| module.print_expression(Expr::from_address(address));
     Error::Violation(Box::new(Violation {
         function: function.into(),

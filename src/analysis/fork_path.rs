@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::ir::{CallSite, Expr, Function, FunctionRow, Hierarchy, Liveness, Module, Name, Type};
+use crate::ir::{CallSite, Expr, Function, FunctionRow, Hierarchy, Liveness, Module, Name, Type, Webs};
 use crate::options::{Options, Pattern, Sharing};
 
 /// Kinds of [`CallSite`].
@@ -392,6 +392,11 @@ impl ForkPath {
     /// Liveness of a function's locals at the calls that can be suspended, and at some others.
     pub fn liveness<'m>(&self, module: Module<'m>, function: Function<'m>) -> Liveness {
         function.liveness(module, &self.quiet)
+    }
+
+    /// The webs of a function's locals, and whether they are live after such calls.
+    pub fn webs<'m>(&self, module: Module<'m>, function: Function<'m>) -> Webs<'m> {
+        function.webs(module, &self.quiet)
     }
 
     /// What the call can do.

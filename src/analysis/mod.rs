@@ -1,6 +1,7 @@
 //! Module → plans. Nothing here rewrites code.
 
 pub mod alike;
+pub mod coloring;
 pub mod epilogues;
 pub mod fork_path;
 pub mod frames;

@@ -227,6 +227,31 @@ pub mod bridge {
         local: u32,
     }
 
+    /// Sets of a local, and the reads that may find what they set.
+    struct Web {
+        local: u32,
+        /// A read may find what the local is at the start.
+        from_entry: bool,
+        /// Calls behind which it is live.
+        landings: u32,
+        /// Reads and sets.
+        uses: u32,
+    }
+
+    /// A read of a local.
+    #[derive(Clone, PartialEq, Eq)]
+    struct LocalRead {
+        expression: usize,
+        /// A hash of the sets that it may find, and of whether it may find a parameter, and which, or zero.
+        found: usize,
+    }
+
+    /// Two webs, the lower first.
+    struct WebPair {
+        first: u32,
+        second: u32,
+    }
+
     /// An active element segment.
     struct TableSegment {
         table: usize,
@@ -256,6 +281,7 @@ pub mod bridge {
         include!("cpp/split.h");
         include!("cpp/state.h");
         include!("cpp/tool.h");
+        include!("cpp/webs.h");
 
         #[namespace = "wasm"]
         type Module;
@@ -264,6 +290,7 @@ pub mod bridge {
         #[namespace = "wasm"]
         type Pass;
         type LivenessAtCalls;
+        type LocalWebs;
         type SecondModule;
 
         fn list_nodes(func: Pin<&mut Function>) -> Vec<Node>;
@@ -314,6 +341,14 @@ pub mod bridge {
         fn after(self: &LivenessAtCalls, call: usize) -> Result<Vec<u32>>;
         fn reachable(self: &LivenessAtCalls, call: usize) -> bool;
         fn stale_after(self: &LivenessAtCalls, points: &[LivenessPoint]) -> Vec<bool>;
+
+        fn local_webs(module: Pin<&mut Module>, func: Pin<&mut Function>, others: &[usize]) -> UniquePtr<LocalWebs>;
+        fn webs(self: &LocalWebs) -> &[Web];
+        fn conflicts(self: &LocalWebs) -> &[WebPair];
+        fn landing_count(self: &LocalWebs) -> u32;
+        fn assign(self: &LocalWebs, locals: &[u32]);
+
+        fn local_reads(module: Pin<&mut Module>, func: Pin<&mut Function>) -> Vec<LocalRead>;
 
         fn count_expressions(func: Pin<&mut Function>) -> usize;
         fn live_after(module: Pin<&mut Module>, func: Pin<&mut Function>, points: &[LivenessPoint]) -> Vec<u8>;

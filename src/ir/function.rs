@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 
 use super::ffi::bridge;
-use super::{Code, Expr, LivenessPoint, Module, Node, Type, c, pinned};
+use super::{Code, Expr, LivenessPoint, LocalRead, Module, Node, Type, Web, WebPair, c, pinned};
 
 /// A function of the module.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -136,6 +136,16 @@ impl<'m> Function<'m> {
         Liveness(bridge::liveness_at_calls(module.pin(), self.pin(), others))
     }
 
+    /// What of its locals belongs together. Landings are the calls that [`Function::liveness`] is about.
+    pub fn webs(self, module: Module<'m>, others: &[usize]) -> Webs<'m> {
+        Webs(bridge::local_webs(module.pin(), self.pin(), others), PhantomData)
+    }
+
+    /// What each read of a local may find.
+    pub fn local_reads(self, module: Module<'m>) -> Vec<LocalRead> {
+        bridge::local_reads(module.pin(), self.pin())
+    }
+
     /// Liveness of locals behind expressions that are no `try`s, and behind calls that return. The points are in ascending
     /// order.
     pub fn live_after(self, module: Module<'m>, points: &[LivenessPoint]) -> Vec<LiveAfter> {
@@ -155,6 +165,32 @@ pub enum LiveAfter {
     Live,
     /// Control cannot reach the end of the expression.
     Unreachable,
+}
+
+/// The webs of a function's locals: each can have a local of its own.
+pub struct Webs<'m>(cxx::UniquePtr<bridge::LocalWebs>, PhantomData<Function<'m>>);
+
+impl Webs<'_> {
+    /// None, if a local is used where control cannot come, or if the function is too large.
+    pub fn list(&self) -> &[Web] {
+        self.0.webs()
+    }
+
+    /// Webs that cannot be in one local, in ascending order.
+    pub fn conflicts(&self) -> &[WebPair] {
+        self.0.conflicts()
+    }
+
+    pub fn landing_count(&self) -> u32 {
+        self.0.landing_count()
+    }
+
+    /// Puts each web into a local of the same type, and removes variables that no web is in. What has a web of another
+    /// local in it loses its name. The function must be as it was when the webs were found.
+    pub fn assign(self, locals: &[u32]) {
+        assert_eq!(locals.len(), self.list().len(), "each web has a local");
+        self.0.assign(locals);
+    }
 }
 
 /// Which locals are live after each call of a function.

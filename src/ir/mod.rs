@@ -23,10 +23,11 @@ use std::ptr::NonNull;
 pub use build::{Builder, Literal};
 pub use code::{Comparison, Name};
 pub use ffi::bridge::{
-    CallSite, Code, CodeRow, Effects, ExportRow, FunctionImport, FunctionRow, GlobalRow, LivenessPoint, MemoryRow,
-    ModuleFacts, Node, ObjectHolder, Reference, ResumeEntry, SegmentRow, Split, TableRow, TableSegment, TagRow,
+    CallSite, Code, CodeRow, Effects, ExportRow, FunctionImport, FunctionRow, GlobalRow, LivenessPoint, LocalRead,
+    MemoryRow, ModuleFacts, Node, ObjectHolder, Reference, ResumeEntry, SegmentRow, Split, TableRow, TableSegment,
+    TagRow, Web, WebPair,
 };
-pub use function::{Function, LiveAfter, Liveness};
+pub use function::{Function, LiveAfter, Liveness, Webs};
 pub use module::{Module, Pass};
 pub use references::{Hierarchy, ReachingSets, is_same_replay};
 pub use split::SecondModule;

@@ -39,6 +39,8 @@ pub enum Problem {
     Changed,
     #[error("its own operations are not those that it had")]
     OperationsChanged,
+    #[error("with its values in other locals, a read finds something else")]
+    FindsOther(usize),
     #[error("the call is gone")]
     LandingGone,
     #[error("the local {0} does not keep the number that a reference is made again of")]
@@ -148,9 +150,10 @@ impl Problem {
     /// The address of the expression that it is about.
     pub fn address(&self) -> Option<usize> {
         match self {
-            Problem::LeadIn(address) | Problem::GoesOnOtherwise(address) | Problem::GoesOnWithOther(address) => {
-                Some(*address)
-            }
+            Problem::FindsOther(address)
+            | Problem::LeadIn(address)
+            | Problem::GoesOnOtherwise(address)
+            | Problem::GoesOnWithOther(address) => Some(*address),
             Problem::NoWayOut(fault) | Problem::NoWayIn(fault) => fault.expression(),
             _ => None,
         }

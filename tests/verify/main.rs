@@ -10,13 +10,15 @@ mod mutations;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use fork_instrument::verify::TAMPER;
+use fork_instrument::verify::{TAMPER, TAMPER_LOCALS};
 use fork_instrument::{pass, wasm_opt};
 
 /// Names the mutation, for the child process.
 const MUTATION: &str = "VERIFY_MUTATION";
 /// What the names of mutations begin with that are made to frames in line.
 const IN_LINE: &str = "in_line_";
+/// All values of a function are put into one local.
+const ONE_LOCAL: &str = "one_local";
 /// Stands for no mutation.
 const NONE: &str = "none";
 
@@ -48,10 +50,17 @@ fn the_output_passes_unchanged() {
 }
 
 #[test]
+fn values_that_are_live_at_once_are_put_into_one_local() {
+    expect_caught(ONE_LOCAL, "sites", "with its values in other locals, a read finds something else, at local.get");
+}
+
+#[test]
 #[ignore = "the other tests run it"]
 fn in_a_process_of_its_own() {
     let mutation = std::env::var(MUTATION).expect("the test that runs this names a mutation");
-    if ![NONE, IN_LINE].contains(&mutation.as_str()) {
+    if mutation == ONE_LOCAL {
+        TAMPER_LOCALS.set(|locals| locals.fill(locals[0])).expect("nothing has set it");
+    } else if ![NONE, IN_LINE].contains(&mutation.as_str()) {
         TAMPER.set(mutations::mutation(&mutation)).expect("nothing has set it");
     }
     pass::register();
