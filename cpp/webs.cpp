@@ -15,7 +15,9 @@ using namespace wasm;
 namespace {
 
 // Bits of what is live at the starts of blocks, at most.
-constexpr size_t MOST_BITS = size_t(1) << 30;
+constexpr size_t MOST_BITS = size_t(1) << 28;
+// Locals that are live at the start of a block, counted over all blocks, at most.
+constexpr size_t MOST_LIVE = size_t(1) << 22;
 // Pairs of webs that conflict, at most.
 constexpr size_t MOST_CONFLICTS = size_t(1) << 22;
 
@@ -131,7 +133,17 @@ struct Flow : public CFGWalker<Flow, UnifiedExpressionVisitor<Flow>, Contents> {
     }
   }
 
-  void find_webs(size_t locals) {
+  // False if there is too much of them.
+  bool find_webs(size_t locals) {
+    size_t all_live = 0;
+    for (auto& block : basicBlocks) {
+      for (auto word : block->contents.at_start.words) {
+        all_live += std::popcount(word);
+      }
+    }
+    if (all_live > MOST_LIVE) {
+      return false;
+    }
     for (auto& block : basicBlocks) {
       auto& contents = block->contents;
       contents.at_start.each([&](size_t local) { contents.nodes_at_start.emplace_back(local, new_node()); });
@@ -157,6 +169,7 @@ struct Flow : public CFGWalker<Flow, UnifiedExpressionVisitor<Flow>, Contents> {
         }
       }
     }
+    return true;
   }
 };
 
@@ -196,14 +209,21 @@ struct Conflicts {
   std::vector<WebPair> pairs;
   // How many there may be before those that occur again are looked for.
   size_t most = 1 << 16;
+  bool are_too_many = false;
 
-  void add(uint32_t a, uint32_t b) {
-    if (a != b) {
-      pairs.push_back({std::min(a, b), std::max(a, b)});
+  void add(uint32_t web, const std::vector<uint32_t>& others) {
+    if (are_too_many) {
+      return;
+    }
+    for (auto other : others) {
+      if (web != other) {
+        pairs.push_back({std::min(web, other), std::max(web, other)});
+      }
     }
     if (pairs.size() > most) {
       tidy();
       most = std::max(most, 2 * pairs.size());
+      are_too_many = pairs.size() > MOST_CONFLICTS;
     }
   }
   void tidy() {
@@ -212,7 +232,6 @@ struct Conflicts {
     auto end = std::unique(pairs.begin(), pairs.end(), [&](auto& a, auto& b) { return key(a) == key(b); });
     pairs.erase(end, pairs.end());
   }
-  bool are_too_many() const { return pairs.size() > MOST_CONFLICTS; }
 };
 
 } // namespace
@@ -264,9 +283,7 @@ struct LocalWebs::Found {
         auto web = web_of(contents.nodes[i], set->index);
         note_use(set, web);
         live.remove(web);
-        for (auto other : live.members) {
-          conflicts.add(web, other);
-        }
+        conflicts.add(web, live.members);
       } else {
         landings++;
         for (auto web : live.members) {
@@ -287,9 +304,7 @@ struct LocalWebs::Found {
     add_live_at_start(flow.entry->contents);
     for (auto a : live.members) {
       webs[a].from_entry = true;
-      for (auto b : live.members) {
-        conflicts.add(a, b);
-      }
+      conflicts.add(a, live.members);
     }
   }
 
@@ -299,17 +314,18 @@ struct LocalWebs::Found {
       return;
     }
     flow.find_live(locals);
-    flow.find_webs(locals);
+    if (!flow.find_webs(locals)) {
+      return;
+    }
     numbers.resize(flow.parents.size());
     for (auto& block : flow.basicBlocks) {
       go_back(*block);
-      if (conflicts.are_too_many()) {
-        webs.clear();
-        return;
-      }
     }
     note_entry();
     conflicts.tidy();
+    if (conflicts.are_too_many) {
+      webs.clear();
+    }
   }
 };
 

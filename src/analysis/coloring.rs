@@ -17,6 +17,7 @@
 //! than before; where the first that is free does not lead to that, values stay where they are.
 
 use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::ir::{Function, Type, Web, Webs};
 use crate::plan::LocalIndex;
@@ -44,17 +45,23 @@ pub fn choose_locals(webs: &Webs<'_>, function: Function<'_>) -> Option<Vec<Loca
     coloring.locals.into_iter().collect()
 }
 
+/// The locals of one type.
+#[derive(Default)]
+struct Locals {
+    /// In the order in which they were first chosen.
+    chosen: Vec<LocalIndex>,
+    others: BTreeSet<LocalIndex>,
+}
+
 struct Coloring<'a> {
     webs: &'a [Web],
     /// Webs that are live at once with each.
     conflicts: Vec<Vec<u32>>,
     types: Vec<Type>,
     params: u32,
+    by_type: HashMap<Type, Locals>,
     /// What was chosen, by web.
     locals: Vec<Option<LocalIndex>>,
-    /// Locals that were chosen, in the order in which they were first.
-    chosen: Vec<LocalIndex>,
-    is_chosen: Vec<bool>,
     /// By local, the last web that asked and could not have it.
     taken_for: Vec<usize>,
 }
@@ -66,10 +73,13 @@ impl<'a> Coloring<'a> {
             conflicts[pair.first as usize].push(pair.second);
             conflicts[pair.second as usize].push(pair.first);
         }
-        let types = function.local_types();
-        let (is_chosen, taken_for) = (vec![false; types.len()], vec![usize::MAX; types.len()]);
-        let (params, locals, chosen) = (function.num_params(), vec![None; list.len()], Vec::new());
-        Coloring { webs: list, conflicts, types, params, locals, chosen, is_chosen, taken_for }
+        let (types, params) = (function.local_types(), function.num_params());
+        let mut by_type: HashMap<Type, Locals> = HashMap::new();
+        for (local, &type_) in (0..).zip(&types) {
+            by_type.entry(type_).or_default().others.insert(local);
+        }
+        let (locals, taken_for) = (vec![None; list.len()], vec![usize::MAX; types.len()]);
+        Coloring { webs: list, conflicts, types, params, by_type, locals, taken_for }
     }
 
     /// Arguments are where callers put them. References have locals of types that fit, and some are never null.
@@ -80,9 +90,9 @@ impl<'a> Coloring<'a> {
 
     fn put(&mut self, web: usize, local: LocalIndex) {
         self.locals[web] = Some(local);
-        if !self.is_chosen[local as usize] {
-            self.is_chosen[local as usize] = true;
-            self.chosen.push(local);
+        let of_type = self.by_type.entry(self.types[local as usize]).or_default();
+        if of_type.others.remove(&local) {
+            of_type.chosen.push(local);
         }
     }
 
@@ -94,14 +104,11 @@ impl<'a> Coloring<'a> {
             }
         }
         let Web { local: own, from_entry, .. } = self.webs[web];
-        let type_ = self.types[own as usize];
-        let fits = |&local: &LocalIndex| {
-            // A parameter is not zero at the start.
-            let is_zero_if_read = !from_entry || local >= self.params;
-            self.types[local as usize] == type_ && self.taken_for[local as usize] != web && is_zero_if_read
-        };
-        let others = || (0..self.types.len() as u32).filter(|&local| !self.is_chosen[local as usize]);
-        let mut all = self.chosen.iter().copied().chain([own]).chain(others());
-        all.find(fits)
+        // A parameter is not zero at the start.
+        let can_have = |local: LocalIndex| !from_entry || local >= self.params;
+        let Locals { chosen, others } = self.by_type.get(&self.types[own as usize])?;
+        let is_free = |&local: &LocalIndex| self.taken_for[local as usize] != web && can_have(local);
+        let own = others.get(&own).filter(|&&own| can_have(own));
+        chosen.iter().find(|&local| is_free(local)).or(own).or(others.iter().find(|&&local| can_have(local))).copied()
     }
 }
