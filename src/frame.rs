@@ -140,6 +140,15 @@ impl FrameLayout {
     }
 }
 
+/// Bytes of the site in a frame that is stored and loaded in line, where it has one.
+pub fn site_bytes_in_line(plan: &FunctionPlan) -> u32 {
+    match plan.landings.len() as u32 {
+        0 | 1 => 0,
+        count if count <= WIDE_SITE => 1,
+        _ => 2,
+    }
+}
+
 /// Bytes of a local in a frame. A reference is a number of four bytes: an i31, an index in a table, or a tag, below
 /// which is the payload.
 pub fn slot_size(type_: Type) -> u32 {

@@ -71,6 +71,39 @@ fn hundreds_of_landings_among_thousands_of_blocks() {
     behaves_as_before(&body, 100, &["--vacuum"]);
 }
 
+/// More landings than a byte can name, and frames of three kinds: the site takes two bytes.
+#[test]
+fn frames_in_line_of_hundreds_of_landings() {
+    let mut body = String::new();
+    for i in 0..600 {
+        body += &match i % 3 {
+            0 => landing(i),
+            1 => format!(
+                "(local.set $i (i32.add (local.get $x) (i32.const 1))) (drop (call $fork (i32.const {i}))) \
+                 (local.set $x (i32.xor (local.get $x) (local.get $i)))"
+            ),
+            _ => format!("(local.set $x (call $fork (i32.const {i})))"),
+        };
+    }
+    let scratch = Scratch::with("in.wat", module(&body));
+    let original = scratch.read("in.wat");
+    let plain = Replay::new(&original).run().expect("the original runs");
+    let verified = ["in.wat", "--enable-reference-types", "--pass-arg=fork-instrument-verify", "--fork-instrument"];
+    for resume in [None, Some("--pass-arg=fork-instrument-resume@resume.wasm")] {
+        scratch.run(&[&verified[..], resume.as_slice(), &["-o", "out.wasm"]].concat()).succeeded();
+        scratch.run(&["out.wasm", "-all", "-S", "-o", "out.wat"]).succeeded();
+        assert!(scratch.read_text("out.wat").contains("(i32.store16 offset=12"), "the site is stored in line");
+        let instrumented = scratch.read("out.wasm");
+        let second = resume.map(|_| scratch.read("resume.wasm"));
+        let others = [254, 255, 256, 257, 599].map(Schedule::ForkAt);
+        for schedule in SCHEDULES.into_iter().chain(others) {
+            let replay = Replay { resume: second.as_deref(), ..Replay::instrumented(&instrumented, schedule) };
+            let outcome = replay.run().expect("the module runs");
+            assert_eq!(plain.differences(&outcome), [""; 0], "{schedule:?}, {resume:?}");
+        }
+    }
+}
+
 #[test]
 fn landings_thousands_of_blocks_deep() {
     let mut body = String::new();

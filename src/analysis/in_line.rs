@@ -18,12 +18,18 @@ use crate::ir::Type;
 use crate::plan::{Callee, Epilogue, FunctionNumber, FunctionPlan};
 
 /// Bytes that frames in line may take more in any module, of functions that this part of all frames is of.
-const FREE_BYTES: usize = 11_000;
-const FREE_SHARE: f64 = 1.0 / 70.0;
+const FREE_BYTES: usize = 24_000;
+const FREE_SHARE: f64 = 1.0 / 90.0;
+/// Bytes from which on one of these takes the place of many: it may take so many more if it is on the stack of every fork, once;
+/// in proportion else.
+const LARGE: f64 = 3_000.0;
+const LARGE_PRICE: f64 = 24_000.0;
 /// Bytes that those of a function may take more anyway if it is on the stack of every fork, once; in proportion else.
 const MOST_PRICE: f64 = 12_000.0;
 /// Locals, at most, of functions that load nothing in line if they can be on a stack many times.
 const SMALL_FRAME: usize = 16;
+/// How often a function that calls itself is assumed to be on a stack, where others are once.
+const ITSELF: f64 = 4.0;
 /// How many times too high the bytes can be of a function whose slots are not in the best order.
 const TOO_HIGH: usize = 3;
 /// Calls that a walk goes back, at most.
@@ -64,6 +70,10 @@ pub fn choose(path: &ForkPath, plans: &mut [FunctionPlan]) {
             equal.get(&plan.number).filter(|(_, visits, _)| *visits > 0.0 && can_be(plan))?;
         let share = visits / all_visits;
         let loads = !recurs || plan.locals.len() > SMALL_FRAME;
+        // Pop helpers read sites otherwise than they are stored in line.
+        if !loads && plan.landings.len() > WIDE_SITE as usize {
+            return None;
+        }
         let candidate = Candidate { index, visits, share, bytes: more_bytes(plan, plan, count, loads), exact: None };
         if !candidate.is_worth(TOO_HIGH, 0) {
             return None;
@@ -107,7 +117,9 @@ impl Candidate {
 
     /// Whether it is worth its bytes, when they are so many times too high, and so many have been spent.
     fn is_worth(&self, too_high: usize, spent: usize) -> bool {
-        let is_free = self.share >= FREE_SHARE && spent + self.bytes <= too_high * FREE_BYTES;
+        let is_free = self.share >= FREE_SHARE
+            && self.bytes as f64 <= too_high as f64 * (LARGE_PRICE * self.visits).max(LARGE)
+            && spent + self.bytes <= too_high * FREE_BYTES;
         is_free || self.is_paid_for(too_high)
     }
 
@@ -117,13 +129,10 @@ impl Candidate {
     }
 }
 
-/// Whether a function's frames can be stored in line: numbers only, and sites of a byte.
+/// Whether a function's frames can be stored in line: numbers only.
 fn can_be(plan: &FunctionPlan) -> bool {
     let is_number = |type_: Type| type_.is_numeric() && type_.components().len() == 1;
-    plan.has_own_resume()
-        && !plan.results.has_reference()
-        && plan.landings.len() <= WIDE_SITE as usize
-        && plan.frame.iter().all(|slot| is_number(slot.type_))
+    plan.has_own_resume() && !plan.results.has_reference() && plan.frame.iter().all(|slot| is_number(slot.type_))
 }
 
 /// Bytes that the frames of so many equal functions take more in line, in them and in their resume function, with slots
@@ -170,6 +179,9 @@ fn visits(calls: &Calls, plans: &[FunctionPlan]) -> Vec<f64> {
     for _ in 0..STEPS {
         visits.iter_mut().zip(&walks).for_each(|(visits, here)| *visits += here);
         walks = calls.step(plans, &walks);
+    }
+    for (visits, _) in visits.iter_mut().zip(&calls.calls_itself).filter(|(_, calls_itself)| **calls_itself) {
+        *visits *= ITSELF;
     }
     visits
 }

@@ -46,7 +46,7 @@
 //! ```
 
 use crate::abi::State;
-use crate::frame::slot_size;
+use crate::frame::{site_bytes_in_line, slot_size};
 use crate::ir::{Expr, Type};
 use crate::plan::{Epilogue, InPlace, Retry, Slot};
 use crate::transform::FunctionCx;
@@ -164,7 +164,7 @@ fn always_bytes(cx: &FunctionCx<'_, '_>) -> u32 {
 }
 
 fn site_bytes(cx: &FunctionCx<'_, '_>) -> u32 {
-    u32::from(cx.plan.landings.len() > 1)
+    site_bytes_in_line(cx.plan)
 }
 
 /// By epilogue, the bytes of the slots that it stores, and that those store which it goes on in.
@@ -189,7 +189,7 @@ fn store_frame<'m>(cx: &FunctionCx<'_, 'm>, body: Vec<Expr<'m>>) -> Vec<Expr<'m>
         if !epilogue.sites.is_empty() {
             let (mut entered, site) = enter(cx, index, code);
             if site_bytes > 0 {
-                entered.push(store_at(cx, begin(cx), 1, before_site[index], site));
+                entered.push(store_at(cx, begin(cx), site_bytes, before_site[index], site));
             } else {
                 entered.extend(cx.place.map(|local| build.local_set(local, position(cx))));
             }
@@ -226,7 +226,7 @@ pub fn pop_frame<'m>(cx: &FunctionCx<'_, 'm>) -> Vec<Expr<'m>> {
     code.push(move_position(cx, position(cx), -i64::from(bytes + header)));
     load_slots(cx, slots.iter(), &mut code);
     if let Some(local) = cx.site {
-        let site = cx.build.load(&cx.runtime.memory.name, 1, bytes, place(cx), Type::I32);
+        let site = cx.build.load(&cx.runtime.memory.name, site_bytes(cx), bytes, place(cx), Type::I32);
         match kinds.len() {
             1 => code.push(cx.build.local_set(local, site)),
             _ => code.push(load_sometimes(cx, &kinds, cx.build.local_tee(local, site, Type::I32))),

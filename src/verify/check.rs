@@ -8,7 +8,7 @@ mod operands;
 use std::collections::HashMap;
 
 use crate::abi;
-use crate::frame::{WIDE_SITE, slot_size};
+use crate::frame::{WIDE_SITE, site_bytes_in_line, slot_size};
 use crate::ir::{CodeRow, Function, Hierarchy, Kind, Name, Type};
 use crate::plan::{Callee, FunctionPlan, LocalIndex, Site, Slot};
 use crate::verify::Landings;
@@ -449,10 +449,13 @@ impl<'a, 'm> Checker<'a, 'm> {
             }
         }
         if plan.landings.len() > 1 {
-            if site.0 >= WIDE_SITE {
-                cells.extend((site.0 as u16).to_le_bytes().map(Cell::Byte));
+            let bytes = (site.0 as u16).to_le_bytes();
+            if plan.in_line {
+                cells.extend(bytes[..site_bytes_in_line(plan) as usize].iter().copied().map(Cell::Byte));
+            } else {
+                cells.extend(bytes.into_iter().filter(|_| site.0 >= WIDE_SITE).map(Cell::Byte));
+                cells.push(Cell::Byte(site.0.min(WIDE_SITE) as u8));
             }
-            cells.push(Cell::Byte(site.0.min(WIDE_SITE) as u8));
         }
         let world = self.output.world;
         let number = u64::from(plan.number.0) + world.first_number;
