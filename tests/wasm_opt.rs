@@ -275,7 +275,7 @@ fn frames_are_stored_in_line_unless_size_counts() {
 /// Equal functions share a resume function: what their frames take in line counts for each of them.
 #[test]
 fn frames_of_many_equal_functions_are_not_in_line() {
-    for (count, in_line) in [(2, true), (400, false)] {
+    for (count, in_line) in [(2, true), (1000, false)] {
         let equal = |i| {
             format!("(func $f{i} (export \"f{i}\") (param $x i32) (result i32) (i32.add (call $fork) (local.get $x)))")
         };
