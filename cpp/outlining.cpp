@@ -5,6 +5,7 @@
 #include "cfg/cfg-traversal.h"
 #include "fork-instrument/src/ir/ffi.rs.h"
 #include "ir/utils.h"
+#include "local_bits.h"
 #include "wasm-builder.h"
 #include "wasm-traversal.h"
 
@@ -21,29 +22,11 @@ struct Event {
   size_t what;
 };
 
-// Of locals.
-struct Set {
-  using Word = uint64_t;
-  std::vector<Word> words;
-
-  explicit Set(size_t locals = 0) : words((locals + 63) / 64) {}
-  void add(size_t local) { words[local / 64] |= Word(1) << (local % 64); }
-  void remove(size_t local) { words[local / 64] &= ~(Word(1) << (local % 64)); }
-  bool has(size_t local) const { return words[local / 64] >> (local % 64) & 1; }
-  void clear() { std::fill(words.begin(), words.end(), 0); }
-  void add(const Set& other) {
-    for (size_t i = 0; i < other.words.size(); i++) {
-      words[i] |= other.words[i];
-    }
-  }
-  bool operator==(const Set& other) const { return words == other.words; }
-};
-
 // What is known of a basic block.
 struct Contents {
   std::vector<Event> events;
   // What is live at the start: of no locals until that is known.
-  Set at_start;
+  LocalBits at_start;
 };
 
 // Which locals are live, by Binaryen's basic blocks. Its own analysis keeps a sorted list of locals for each, which
@@ -53,7 +36,7 @@ struct Liveness : public CFGWalker<Liveness, UnifiedExpressionVisitor<Liveness>,
   using Super = CFGWalker<Liveness, UnifiedExpressionVisitor<Liveness>, Contents>;
   rust::Slice<const LivenessPoint> points;
   // What is live where the analysis is.
-  Set live;
+  LocalBits live;
 
   Liveness(Module& module, Function& func, rust::Slice<const LivenessPoint> points)
       : points(points), live(func.getNumLocals()) {

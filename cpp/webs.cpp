@@ -1,12 +1,12 @@
 #include "webs.h"
 
 #include <algorithm>
-#include <bit>
 
 #include "cfg/cfg-traversal.h"
 #include "fork-instrument/src/ir/ffi.rs.h"
 #include "ir/find_all.h"
 #include "ir/local-graph.h"
+#include "local_bits.h"
 
 namespace fork_instrument {
 
@@ -21,32 +21,10 @@ constexpr size_t MOST_LIVE = size_t(1) << 22;
 // Pairs of webs that conflict, at most.
 constexpr size_t MOST_CONFLICTS = size_t(1) << 22;
 
-// A set of locals.
-struct Locals {
-  std::vector<uint64_t> words;
-
-  explicit Locals(size_t count = 0) : words((count + 63) / 64) {}
-  void add(size_t local) { words[local / 64] |= uint64_t(1) << (local % 64); }
-  void remove(size_t local) { words[local / 64] &= ~(uint64_t(1) << (local % 64)); }
-  void clear() { std::fill(words.begin(), words.end(), 0); }
-  void add(const Locals& others) {
-    for (size_t i = 0; i < words.size(); i++) {
-      words[i] |= others.words[i];
-    }
-  }
-  template <typename Task> void each(Task task) const {
-    for (size_t i = 0; i < words.size(); i++) {
-      for (auto word = words[i]; word; word &= word - 1) {
-        task(i * 64 + std::countr_zero(word));
-      }
-    }
-  }
-};
-
 // What happens in a basic block, in order, and the nodes of webs in it.
 struct Contents {
   std::vector<Expression*> actions;
-  Locals at_start;
+  LocalBits at_start;
   // By local that is live at the start, in ascending order.
   std::vector<std::pair<Index, uint32_t>> nodes_at_start;
   // By action, the node of a get or set.
@@ -107,9 +85,9 @@ struct Flow : public CFGWalker<Flow, UnifiedExpressionVisitor<Flow>, Contents> {
 
   void find_live(size_t locals) {
     for (auto& block : basicBlocks) {
-      block->contents.at_start = Locals(locals);
+      block->contents.at_start = LocalBits(locals);
     }
-    Locals live(locals);
+    LocalBits live(locals);
     for (bool changes = true; changes;) {
       changes = false;
       for (auto block = basicBlocks.rbegin(); block != basicBlocks.rend(); ++block) {
@@ -125,7 +103,7 @@ struct Flow : public CFGWalker<Flow, UnifiedExpressionVisitor<Flow>, Contents> {
             live.remove(set->index);
           }
         }
-        if (live.words != contents.at_start.words) {
+        if (!(live == contents.at_start)) {
           contents.at_start = live;
           changes = true;
         }
@@ -137,9 +115,7 @@ struct Flow : public CFGWalker<Flow, UnifiedExpressionVisitor<Flow>, Contents> {
   bool find_webs(size_t locals) {
     size_t all_live = 0;
     for (auto& block : basicBlocks) {
-      for (auto word : block->contents.at_start.words) {
-        all_live += std::popcount(word);
-      }
+      all_live += block->contents.at_start.size();
     }
     if (all_live > MOST_LIVE) {
       return false;
